@@ -1,0 +1,1 @@
+"""The outside world: FastAPI, the command line, health."""

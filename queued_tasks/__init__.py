@@ -1,0 +1,1 @@
+"""Durable background tasks for FastAPI and asyncio, on PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Mechanism: tasks, the store, enqueueing and execution. Owns no event loop."""

@@ -1,0 +1,143 @@
+"""What a task is: its states, the row an enqueuer writes, the attempt a server holds, the model a reader gets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any, Literal, NewType, TypeAlias
+from uuid import UUID
+
+Json: TypeAlias = Any  # what json.loads returns; the only Any of the public surface
+ServerId = NewType("ServerId", UUID)  # one incarnation: fresh at every start, never the host name
+LeaseId = NewType("LeaseId", UUID)
+OnParentFailure: TypeAlias = Literal["cascade", "run", "cancel"]
+
+DEFAULT_CHANNEL = "default"
+
+
+class TaskState(StrEnum):
+    """Where a task stands. `done`, `failed` and `cancelled` are final; `stopped` waits for a retry by hand."""
+
+    ENQUEUED = "enqueued"
+    WAITING = "waiting"
+    DOING = "doing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED})
+
+
+class Executor(IntEnum):
+    """Where a function runs; the numbers are stored."""
+
+    ASYNC = 0  # on the event loop of an async worker
+    SYNC = 1  # on the main thread of a sync worker, where it can be interrupted
+    THREAD = 2  # on a thread of an async worker: short, trusted, can't be interrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """One task as the enqueuer writes it: everything encoded, nothing left to decide."""
+
+    id: UUID
+    function: str
+    executor: Executor
+    args: str  # a JSON array
+    kwargs: str | None = None  # a JSON object, None when empty
+    name: str | None = None  # None: the function's own name
+    channel: str = DEFAULT_CHANNEL
+    key: str | None = None
+    priority: int = 0
+    max_retries: int = 3
+    timeout: float | None = None  # seconds; None: no limit
+    run_at: datetime | None = None
+    expires_at: datetime | None = None
+    unique_key: str | None = None
+    auto_remove: bool = False
+    on_parent_failure: OnParentFailure = "cascade"
+    parents: tuple[UUID, ...] = ()
+    context: str | None = None  # a JSON object
+    signature: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One item for `add_tasks`, `chain`, `group` and `chord`: a function, its arguments, its options.
+
+    `options` are the keyword options of `QueuedTasks.add_task` (`channel`, `priority`, `parent`, ...).
+    """
+
+    func: Callable[..., object]
+    args: Sequence[object] = ()
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        func: Callable[..., object],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        **options: Any,
+    ) -> None:
+        object.__setattr__(self, "func", func)
+        object.__setattr__(self, "args", tuple(args))
+        object.__setattr__(self, "kwargs", dict(kwargs or {}))
+        object.__setattr__(self, "options", options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as it stands in the database at one moment.
+
+    `attempt` counts every start (0: never started), `failures` only those that ended in an error.
+    `timeout` and `execution_time` (of the last attempt) are durations, instants are aware datetimes.
+    """
+
+    id: UUID
+    name: str
+    function: str
+    state: TaskState
+    args: list[Json]
+    kwargs: dict[str, Json]
+    context: dict[str, Json]
+    result: Json
+    channel: str
+    priority: int
+    attempt: int
+    failures: int
+    max_retries: int
+    timeout: timedelta | None
+    auto_remove: bool
+    unique_key: str | None
+    parents: list[UUID]
+    created_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    execution_time: timedelta | None
+    server: str | None
+    exception_name: str | None
+    exception_message: str | None
+    exception_traceback: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLog:
+    """One line that a task logged; `level` is the name of the level, `exception` a formatted traceback."""
+
+    task_id: UUID
+    attempt: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    exception: str | None
