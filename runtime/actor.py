@@ -183,9 +183,8 @@ class Tree:
     ) -> ActorRef[M]:
         """Start what `factory` makes, and make it anew after a failure. The mailbox is open at once."""
         ref: ActorRef[M] = ActorRef(name)
-        life = _Life(self, ref, factory, restarts)
-        self._lives[ref] = life
-        life.task.add_done_callback(lambda _: self._lives.pop(ref))
+        self._lives[ref] = life = _Life(self, ref, factory, restarts)
+        life.task.add_done_callback(lambda _: self._lives.pop(ref).end())
         return ref
 
     def every(self, ref: ActorRef[M], interval_seconds: float, message: M) -> None:
@@ -256,14 +255,13 @@ class _Life:
         for ticker in self.tickers:
             ticker.cancel()
 
+    def end(self) -> None:
+        self.ask_to_stop()
+        self._ref._close()
+
     async def _live(self) -> None:
-        try:
-            while not await self._instance_ends_well():
-                if not await self._rest():
-                    break
-        finally:
-            self.ask_to_stop()
-            self._ref._close()
+        while not await self._instance_ends_well() and await self._rest():
+            pass
 
     async def _instance_ends_well(self) -> bool:
         try:

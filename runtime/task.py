@@ -9,6 +9,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, Literal, NewType, TypeAlias
 from uuid import UUID
 
+import msgspec
+
 Json: TypeAlias = Any  # what json.loads returns; the only Any of the public surface
 ServerId = NewType("ServerId", UUID)  # one incarnation: fresh at every start, never the host name
 LeaseId = NewType("LeaseId", UUID)
@@ -141,3 +143,49 @@ class TaskLog:
     logger: str
     message: str
     exception: str | None
+
+
+class Claimed(msgspec.Struct, gc=False):
+    """One attempt that a server holds, in the order of the columns of claim.sql; `lane` and `seq`: where it stood."""
+
+    lease: UUID
+    lane: int
+    seq: int
+    id: UUID
+    attempt: int
+    failures: int
+    timeouts: int
+    crashes: int
+    function: str
+    name: str
+    executor: int
+    args: str
+    kwargs: str | None
+    context: str | None
+    timeout: float | None
+    max_retries: int
+    flagged: bool
+    expired: bool
+    signature: bytes | None
+
+
+class Settled(msgspec.Struct, gc=False):
+    """How an attempt ended, as it is recorded.
+
+    `delay` None ends the task with `outcome` (done, failed, cancelled); otherwise another attempt follows after that
+    many seconds (0: at once, ahead of the line; infinity: when somebody retries it) and `outcome` is one of failed,
+    timeout, retry, interrupted, crashed, stopped. `took` in seconds; `ended` is a reading of time.monotonic().
+    """
+
+    lease: UUID
+    id: UUID
+    attempt: int
+    outcome: str
+    took: float
+    ended: float
+    flagged: bool
+    delay: float | None = None
+    result: str | None = None
+    exception_name: str | None = None
+    exception_message: str | None = None
+    exception_traceback: str | None = None

@@ -1,0 +1,151 @@
+"""One connection that heals itself: opened when needed, dropped when in doubt, every call bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from ..errors import DatabaseUnavailable, QueuedTasksError, SchemaOutdated
+from . import statements
+
+Row: TypeAlias = "asyncpg.Record"
+
+CALL_TIMEOUT = 20.0  # seconds; a statement that takes longer is given up with its connection
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+class LeaseLost(QueuedTasksError):
+    """This server was given up by its peers: what it holds is no longer its own."""
+
+
+_AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.DiskFullError,
+    asyncpg.OutOfMemoryError,
+)
+_OUTDATED = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InvalidSchemaNameError,
+)
+
+
+def translate(error: BaseException) -> QueuedTasksError | None:
+    """What an error of asyncpg means to the rest of the package; None when it is a bug, not a circumstance."""
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "QT001":
+        return LeaseLost(str(error))
+    if isinstance(error, _OUTDATED):
+        return SchemaOutdated(
+            f"The schema in the database does not fit this version ({error}): run `queued-tasks migrate`."
+        )
+    if isinstance(error, _AWAY):
+        reason = str(error).strip() or type(error).__name__
+        return DatabaseUnavailable(f"PostgreSQL can't be reached or did not answer in time ({reason}).")
+    return None
+
+
+class Link:
+    """A connection to PostgreSQL for one call at a time.
+
+    A call that fails in the connection, or takes longer than its timeout, closes the connection; the next one opens a
+    new one. Whether a broken call was carried out is unknown: whoever repeats it needs a statement that allows it.
+
+    Raises:
+        DatabaseUnavailable, SchemaOutdated, LeaseLost: from every call.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, name: str, statement_cache: int = 1024) -> None:
+        self.schema = schema
+        self._dsn = dsn
+        self._name = name
+        self._statement_cache = statement_cache
+        self._statements = statements.load(schema)
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def fetch(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> list[Row]:
+        """Run the statement of that name; all rows."""
+        async with self._turn:
+            return await self._run(statement, args, timeout)
+
+    async def fetch_one(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> Row | None:
+        """The first row of a statement, if any."""
+        rows = await self.fetch(statement, *args, timeout=timeout)
+        return rows[0] if rows else None
+
+    async def fetch_value(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> Any:
+        """The first column of the first row, None without one."""
+        row = await self.fetch_one(statement, *args, timeout=timeout)
+        return None if row is None else row[0]
+
+    @asynccontextmanager
+    async def transaction(self, timeout: float = CALL_TIMEOUT) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
+        """A transaction; inside, the call that it gives runs a statement by name. Nobody else's gets in between."""
+        async with self._turn, self._guard(), asyncio.timeout(timeout):
+            connection = await self._connected()
+
+            async def run(statement: str, *args: object) -> list[Row]:
+                return await connection.fetch(self._statements[statement], *args)  # type: ignore[no-any-return]
+
+            async with connection.transaction():
+                yield run
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=2)
+            except _AWAY:
+                connection.terminate()
+
+    async def _run(self, statement: str, args: Sequence[object], timeout: float) -> list[Row]:
+        async with self._guard():
+            connection = await self._connected()
+            return await connection.fetch(self._statements[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn,
+                timeout=CONNECT_TIMEOUT,
+                statement_cache_size=self._statement_cache,
+                server_settings={"application_name": f"queued-tasks {self._name}"},
+            )
+        return self._connection
+
+    @asynccontextmanager
+    async def _guard(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            meaning = translate(error)
+            if isinstance(meaning, DatabaseUnavailable) or isinstance(error, asyncio.CancelledError):
+                self._drop()
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    def _drop(self) -> None:
+        # close() would wait for an answer that may never come
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

@@ -1,0 +1,102 @@
+-- Write tasks, plain ones and graphs alike. Repeating a call is harmless: lines, dependencies and unique keys come only
+-- from tasks that this very call inserted, and p_repeat (the answer to an earlier call was lost) also passes over tasks
+-- that were written, and perhaps removed, meanwhile. An array that is null means null for every task.
+-- Returns a row for each task that was not written because another with its unique key stands.
+create function queued_tasks.add_tasks(
+    p_id uuid[], p_function text[], p_executor smallint[], p_args json[], p_kwargs json[], p_name text[],
+    p_channel text[], p_lane integer[], p_key text[], p_priority smallint[], p_max_retries smallint[],
+    p_timeout float8[], p_run_at timestamptz[], p_expires_at timestamptz[], p_unique_key text[],
+    p_auto_remove boolean[], p_on_parent_failure text[], p_parents text[], p_context json[], p_signature bytea[],
+    p_repeat boolean
+) returns table (loser uuid, winner uuid)
+language plpgsql as $$
+declare
+    v_skip    uuid[] := '{}';
+    v_losers  uuid[] := '{}';
+    v_winners uuid[] := '{}';
+    v_added   uuid[];
+    v_outer   uuid[];
+    v_held    uuid[];
+begin
+    if p_repeat then
+        select coalesce(array_agg(u.id), '{}') into v_skip
+          from unnest(p_id) u (id)
+         where exists (select from queued_tasks.tombstone s where s.id = u.id)
+            or exists (select from queued_tasks.task t where t.id = u.id);
+    end if;
+
+    if p_unique_key is not null then
+        -- in the order of the keys, so that two batches can't wait for each other
+        insert into queued_tasks.unique_task (key, id)
+        select f.key, f.id
+          from (select distinct on (u.key) u.key, u.id
+                  from unnest(p_id, p_unique_key) with ordinality u (id, key, place)
+                 where u.key is not null and u.id <> all (v_skip)
+                 order by u.key, u.place) f
+         order by f.key
+        on conflict (key) do nothing;
+
+        select coalesce(array_agg(u.id), '{}'), coalesce(array_agg(k.id), '{}') into v_losers, v_winners
+          from unnest(p_id, p_unique_key) u (id, key)
+          join queued_tasks.unique_task k on k.key = u.key
+         where k.id <> u.id and u.id <> all (v_skip);
+    end if;
+
+    with written as (
+        insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority, max_retries,
+               timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, context, signature)
+        select u.id, u.function, u.executor, u.args, u.kwargs, u.name, u.channel, u.key, u.priority, u.max_retries,
+               u.timeout, u.run_at, u.expires_at, u.unique_key, u.auto_remove, u.on_parent_failure,
+               case when u.parents is null or v_losers = '{}' then u.parents::uuid[]
+                    else array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
+                                 from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
+               u.context, u.signature
+          from unnest(p_id, p_function, p_executor, p_args, p_kwargs, p_name, p_channel, p_key, p_priority,
+                      p_max_retries, p_timeout, p_run_at, p_expires_at, p_unique_key, p_auto_remove,
+                      p_on_parent_failure, p_parents, p_context, p_signature)
+            as u (id, function, executor, args, kwargs, name, channel, key, priority, max_retries, timeout, run_at,
+                  expires_at, unique_key, auto_remove, on_parent_failure, parents, context, signature)
+         where (v_skip = '{}' or u.id <> all (v_skip)) and (v_losers = '{}' or u.id <> all (v_losers))
+        on conflict (id) do nothing
+        returning task.id, task.run_at, task.parents is null as plain
+    ), later as (
+        insert into queued_tasks.delayed (run_at, id, attempt)
+        select w.run_at, w.id, 1 from written w where w.plain and w.run_at > now()
+    ), now_due as (
+        insert into queued_tasks.ready (lane, id, attempt)
+        select u.lane, u.id, 1
+          from unnest(p_id, p_lane) with ordinality u (id, lane, place)
+          join written w on w.id = u.id and w.plain and (w.run_at is null or w.run_at <= now())
+         order by u.place
+    )
+    select array_agg(w.id) filter (where not w.plain) into v_added from written w;
+
+    if v_added is not null then
+        insert into queued_tasks.dependency (parent, child)
+        select distinct p.id, t.id
+          from queued_tasks.task t cross join unnest(t.parents) p (id)
+         where t.id = any (v_added);
+
+        -- A parent outside of this batch may end while we add its child. To end a task is to insert its result, so a
+        -- result inserted here, and deleted again, keeps that place occupied until this transaction is over: either
+        -- the parent's end waits for us and then finds the child, or we waited for it and look at it below.
+        select array_agg(distinct d.parent order by d.parent) into v_outer
+          from queued_tasks.dependency d
+         where d.child = any (v_added) and d.parent <> all (p_id);
+        if v_outer is not null then
+            with held as (
+                insert into queued_tasks.result (id, state, attempt)
+                select o.id, 'cancelled', 0 from unnest(v_outer) o (id) order by o.id
+                on conflict (id) do nothing
+                returning id
+            )
+            select array_agg(h.id) into v_held from held h;
+            delete from queued_tasks.result r where r.id = any (v_held);
+            perform queued_tasks.look_at_children(
+                array(select d.child from queued_tasks.dependency d
+                       where d.parent = any (v_outer) and d.child = any (v_added)));
+        end if;
+    end if;
+
+    return query select u.l, u.w from unnest(v_losers, v_winners) u (l, w);
+end $$;

@@ -1,0 +1,90 @@
+-- Take up to p_limit tasks for a server, most urgent first: by the rank of the lane, then in the order of arrival.
+--
+-- Lanes are read from above their low-water (p_lows, kept by the claimer): an index scan from the start of a line would
+-- walk over everything that was ever claimed while vacuum is held back. Rows that another server is claiming are passed
+-- over, not waited for. The first look takes no locks, so that a claim over many lanes locks just what it takes.
+--
+-- Two locks make claims fall into order with what others decide: the heartbeat row (a server that was given up claims
+-- nothing), and a shared advisory lock that whoever cancels unstarted tasks takes exclusively (see cancel_tasks).
+create function queued_tasks.claim(p_server uuid, p_lease uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer)
+returns table (lane integer, seq bigint, id uuid, attempt integer, failures integer, timeouts integer, crashes integer,
+               function text, name text, executor smallint, args json, kwargs json, context json, timeout float8,
+               max_retries smallint, flagged boolean, expired boolean, signature bytea)
+language plpgsql rows 100
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_ids   uuid[];
+    v_lanes integer[];
+    v_seqs  bigint[];
+    v_tries integer[];
+    v_count integer := 0;
+    v_look  integer := p_limit + 100;
+    v_seen  integer;
+begin
+    -- A claim that a crash of PostgreSQL takes with it has left its tasks in line, and its outcomes are refused.
+    perform set_config('synchronous_commit', 'off', true);
+    perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0));
+    perform 1 from queued_tasks.heartbeat h where h.server = p_server for key share;
+    if not found then
+        raise exception 'server % has lost its lease', p_server using errcode = 'QT001';
+    end if;
+
+    -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and again when
+    -- all that we took turned out to be cancelled or removed.
+    while v_count = 0 loop
+        with head as materialized (
+            select r.place, l.rank, r.seq
+              from unnest(p_lanes, p_ranks, p_lows) l (lane, rank, low)
+             cross join lateral (
+                   select y.ctid as place, y.seq from queued_tasks.ready y
+                    where y.lane = l.lane and y.seq > l.low
+                    order by y.seq limit v_look offset 0) r
+             order by l.rank, r.seq
+             limit v_look
+        ), picked as materialized (
+            select y.ctid as place
+              from head h join queued_tasks.ready y on y.ctid = h.place
+             order by h.rank, h.seq
+             limit p_limit
+               for update of y skip locked
+        ), taken as (
+            delete from queued_tasks.ready y
+             where y.ctid = any (array(select p.place from picked p))
+            returning y.lane, y.seq, y.id, y.attempt
+        )
+        select array_agg(t.lane), array_agg(t.seq), array_agg(t.id), array_agg(t.attempt), (select count(*) from head h)
+          into v_lanes, v_seqs, v_ids, v_tries, v_seen
+          from taken t;
+        exit when v_seen = 0;
+        v_look := v_look * 4;
+        continue when v_ids is null;
+
+        return query
+        select q.lane, q.seq, q.id, q.attempt,
+               coalesce(h.failures, 0), coalesce(h.timeouts, 0), coalesce(h.crashes, 0),
+               t.function, coalesce(t.name, split_part(t.function, ':', 2)), t.executor, t.args, t.kwargs,
+               case when q.attempt = 1 then t.context else coalesce(c.value, t.context) end,
+               t.timeout, t.max_retries,
+               t.unique_key is not null or t.auto_remove or t.parents is not null,
+               coalesce(t.expires_at <= now(), false), t.signature
+          from unnest(v_lanes, v_seqs, v_ids, v_tries) q (lane, seq, id, attempt)
+          join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
+          left join lateral (
+               select count(*) filter (where a.outcome in ('failed', 'timeout'))::integer as failures,
+                      count(*) filter (where a.outcome = 'timeout')::integer as timeouts,
+                      count(*) filter (where a.outcome = 'crashed')::integer as crashes
+                 from queued_tasks.attempt a where a.id = q.id and q.attempt > 1) h on true
+          left join lateral (
+               select x.value from queued_tasks.context x where x.id = q.id and q.attempt > 1
+                order by x.attempt desc, x.version desc limit 1) c on true
+         where not exists (select from queued_tasks.result r where r.id = q.id);
+        get diagnostics v_count = row_count;
+    end loop;
+
+    if v_count > 0 then
+        insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
+    end if;
+end $$;

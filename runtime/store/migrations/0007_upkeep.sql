@@ -1,0 +1,110 @@
+-- Let delayed tasks that are due into their lines. Returns how many, and in how many seconds the next one is due.
+create function queued_tasks.promote(p_limit integer, out lined integer, out next_in float8)
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_ids      uuid[];
+    v_attempts integer[];
+begin
+    with due as materialized (
+        select d.ctid as place from queued_tasks.delayed d
+         where d.run_at <= clock_timestamp()
+         order by d.run_at, d.id limit p_limit
+           for update skip locked
+    ), taken as (
+        delete from queued_tasks.delayed d where d.ctid = any (array(select u.place from due u))
+        returning d.run_at, d.id, d.attempt
+    )
+    select array_agg(t.id order by t.run_at, t.id), array_agg(t.attempt order by t.run_at, t.id)
+      into v_ids, v_attempts from taken t;
+
+    lined := 0;
+    if v_ids is not null then
+        insert into queued_tasks.ready (lane, id, attempt)
+        select l.id, t.id, u.attempt
+          from unnest(v_ids, v_attempts) with ordinality u (id, attempt, place)
+          join queued_tasks.task t on t.id = u.id
+          join queued_tasks.lane l on l.channel = t.channel and l.priority = t.priority and not l.again
+         order by u.place;
+        get diagnostics lined = row_count;
+    end if;
+    select extract(epoch from d.run_at - clock_timestamp()) into next_in
+      from queued_tasks.delayed d order by d.run_at limit 1;
+end $$;
+
+-- Remove tasks that ended more than p_retention seconds ago, a batch at a time. Ids are in the order of creation, so
+-- nothing newer than the cut can be among those with a smaller id.
+create function queued_tasks.prune(p_retention float8, p_limit integer) returns integer
+language plpgsql as $$
+declare
+    v_cut  timestamptz := now() - p_retention * interval '1 second';
+    v_ids  uuid[];
+begin
+    select array_agg(o.id) into v_ids
+      from (select r.id from queued_tasks.result r
+             where r.id < (lpad(to_hex((extract(epoch from v_cut) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+               and r.ended_at < v_cut
+               and not exists (select from queued_tasks.dependency d
+                                where d.parent = r.id
+                                  and not exists (select from queued_tasks.result x where x.id = d.child))
+             order by r.id
+             limit p_limit) o;
+    if v_ids is null then
+        return 0;
+    end if;
+    perform queued_tasks.remove_tasks(v_ids);
+    return cardinality(v_ids);
+end $$;
+
+-- Remove tasks that have not started: enqueued ones and those that wait for a parent. Holds back claims meanwhile, as
+-- cancel_tasks does, so that none of them is claimed and removed at once.
+create function queued_tasks.clear_tasks(p_name text, p_channel text, p_limit integer) returns integer
+language plpgsql as $$
+declare
+    v_ids uuid[];
+begin
+    perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
+    select array_agg(o.id) into v_ids
+      from (select t.id
+              from queued_tasks.task t
+             where t.id in (select y.id from queued_tasks.ready y
+                            union all select d.id from queued_tasks.delayed d
+                            union all select d.child from queued_tasks.dependency d where not d.released)
+               and (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
+               and (p_channel is null or t.channel = p_channel)
+               and not exists (select from queued_tasks.result r where r.id = t.id)
+             limit p_limit) o;
+    if v_ids is null then
+        return 0;
+    end if;
+    delete from queued_tasks.ready y where y.id = any (v_ids);
+    delete from queued_tasks.delayed d where d.id = any (v_ids);
+    return queued_tasks.remove_tasks(v_ids);
+end $$;
+
+-- A child is let go by the transaction that ends its last parent. This finds what that could have missed, such as a
+-- parent that was removed by hand.
+create function queued_tasks.sweep_children(p_limit integer) returns integer
+language plpgsql as $$
+declare
+    v_children uuid[];
+begin
+    select array_agg(o.child) into v_children
+      from (select distinct d.child
+              from queued_tasks.dependency d
+              left join queued_tasks.task p on p.id = d.parent
+              left join queued_tasks.result r on r.id = d.parent
+             where not d.released and (p.id is null or r.id is not null)
+               and not exists (select from queued_tasks.result x where x.id = d.child)
+               and not exists (select from queued_tasks.dependency o
+                                 join queued_tasks.task q on q.id = o.parent
+                                where o.child = d.child and not exists (select from queued_tasks.result e where e.id = o.parent))
+             limit p_limit) o;
+    if v_children is null then
+        return 0;
+    end if;
+    perform queued_tasks.look_at_children(v_children);
+    return cardinality(v_children);
+end $$;

@@ -1,0 +1,65 @@
+-- What is running where: every attempt that a lease holds and nothing has closed.
+create view queued_tasks.running as
+select u.id, u.attempt, l.server, l.claimed_at
+  from queued_tasks.lease l
+ cross join lateral unnest(l.ids, l.attempts) u (id, attempt)
+ where not exists (select from queued_tasks.result r where r.id = u.id)
+   and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt);
+
+-- A task as people want to see it, with its state, which is stored nowhere.
+create view queued_tasks.task_view as
+select t.id,
+       coalesce(t.name, split_part(t.function, ':', 2)) as name,
+       t.function,
+       case when r.id is not null then r.state
+            when s.id is not null then 'stopped'::queued_tasks.task_state
+            when l.attempt is not null then 'doing'::queued_tasks.task_state
+            when exists (select from queued_tasks.dependency d where d.child = t.id and not d.released)
+                then 'waiting'::queued_tasks.task_state
+            else 'enqueued'::queued_tasks.task_state end as state,
+       t.args,
+       coalesce(t.kwargs, '{}'::json) as kwargs,
+       coalesce(c.value, t.context, '{}'::json) as context,
+       r.result,
+       t.channel,
+       t.priority,
+       coalesce(r.attempt, s.attempt, l.attempt, a.last, 0) as attempt,
+       coalesce(a.failures, 0) + case when r.state = 'failed' and r.attempt > 0 then 1 else 0 end as failures,
+       t.max_retries,
+       t.timeout,
+       t.auto_remove,
+       t.unique_key,
+       coalesce(t.parents, '{}') as parents,
+       t.created_at,
+       coalesce(a.next_at, t.run_at) as run_at,
+       t.expires_at,
+       coalesce(r.started_at, l.claimed_at, a.started_at) as started_at,
+       r.ended_at,
+       r.ended_at - r.started_at as execution_time,
+       v.name as server,
+       coalesce(r.exception_name, a.exception_name) as exception_name,
+       coalesce(r.exception_message, a.exception_message) as exception_message,
+       coalesce(r.exception_traceback, a.exception_traceback) as exception_traceback
+  from queued_tasks.task t
+  left join queued_tasks.result r on r.id = t.id
+  left join queued_tasks.stopped s on s.id = t.id
+  left join lateral (
+       select u.attempt, x.server, x.claimed_at
+         from queued_tasks.lease x cross join lateral unnest(x.ids, x.attempts) u (id, attempt)
+        where x.ids @> array[t.id] and u.id = t.id
+          and not exists (select from queued_tasks.attempt p where p.id = t.id and p.attempt = u.attempt)
+        limit 1) l on r.id is null and s.id is null
+  left join lateral (
+       select max(p.attempt) as last,
+              count(*) filter (where p.outcome in ('failed', 'timeout')) as failures,
+              (array_agg(p.next_at order by p.attempt desc))[1] as next_at,
+              (array_agg(p.started_at order by p.attempt desc))[1] as started_at,
+              (array_agg(p.server order by p.attempt desc))[1] as server,
+              (array_agg(p.exception_name order by p.attempt desc))[1] as exception_name,
+              (array_agg(p.exception_message order by p.attempt desc))[1] as exception_message,
+              (array_agg(p.exception_traceback order by p.attempt desc))[1] as exception_traceback
+         from queued_tasks.attempt p where p.id = t.id) a on true
+  left join lateral (
+       select x.value from queued_tasks.context x where x.id = t.id
+        order by x.attempt desc, x.version desc limit 1) c on true
+  left join queued_tasks.server v on v.id = coalesce(r.server, l.server, a.server);

@@ -1,0 +1,75 @@
+"""What people ask: tasks, their logs, counts, servers. Reads only, in as few round trips as they need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from ..task import Task, TaskLog, TaskState
+from .link import Link, Row
+
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+
+
+class Reads:
+    """Reads over one link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def task(self, id: UUID) -> Task | None:
+        """One task, None when there is none with this id."""
+        row = await self._link.fetch_one("get_task", id)
+        return None if row is None else _task(row)
+
+    async def tasks(
+        self, *, state: TaskState | None, name: str | None, channel: str | None, before: UUID | None, limit: int
+    ) -> list[Task]:
+        """A page of tasks, newest first; `before` is the last id of the page before."""
+        return [_task(row) for row in await self._link.fetch("list_tasks", state, name, channel, before, limit)]
+
+    async def ends(self, ids: Iterable[UUID]) -> dict[UUID, Row]:
+        """How far tasks are, for whoever waits for them: see get_ends.sql."""
+        return {row["id"]: row for row in await self._link.fetch("get_ends", list(ids))}
+
+    async def logs(self, id: UUID, *, after: int | None, limit: int) -> list[TaskLog]:
+        """What a task logged, oldest first, beginning behind the line `after`."""
+        return [_log(row) for row in await self._link.fetch("task_logs", id, after, limit)]
+
+    async def pending(self) -> int:
+        """How many tasks are enqueued, those that are not due yet included."""
+        return int(await self._link.fetch_value("count_pending"))
+
+    async def counts(self) -> dict[str, int]:
+        """How many tasks are in each state, by its name."""
+        row = await self._link.fetch_one("count_states")
+        assert row is not None
+        return dict(row)
+
+    async def servers(self) -> Sequence[Row]:
+        """The servers that run, and those that left or were lost within the hour: see servers.sql."""
+        return await self._link.fetch("servers")
+
+
+def _task(row: Row) -> Task:
+    fields: dict[str, Any] = dict(row)
+    for name in ("args", "kwargs", "context", "result"):
+        fields[name] = None if fields[name] is None else json.loads(fields[name])
+    fields["state"] = TaskState(fields["state"])
+    fields["timeout"] = None if fields["timeout"] is None else timedelta(seconds=fields["timeout"])
+    return Task(**fields)
+
+
+def _log(row: Row) -> TaskLog:
+    return TaskLog(
+        task_id=row["task_id"],
+        attempt=row["attempt"],
+        at=row["at"],
+        level=_LEVELS.get(row["level"], str(row["level"])),
+        logger=row["logger"],
+        message=row["message"],
+        exception=row["exception"],
+    )

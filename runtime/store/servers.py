@@ -1,0 +1,115 @@
+"""Servers in the heartbeat table: joining, beating, leaving, and taking back what a lost one held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from ..task import Json, ServerId
+from .link import LeaseLost, Link
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server as its heartbeat row shows it; `silent_for` in seconds by the clock of the database."""
+
+    id: ServerId
+    name: str
+    state: str
+    slots: int
+    busy: int
+    beat_at: datetime
+    lock_key: int | None
+    silent_for: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a server says of itself."""
+
+    lock_key: int | None
+    state: str
+    workers: int
+    slots: int
+    busy: int
+    details: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a beat brings back: all servers, and which of the own running tasks are to be cancelled or stopped."""
+
+    peers: tuple[Peer, ...]
+    cancels: tuple[UUID, ...]
+    stops: tuple[UUID, ...]
+
+
+class ServerStore:
+    """The heartbeat table, over one link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def register(
+        self, server: ServerId, *, name: str, host: str, pid: int, version: str, lock_key: int | None
+    ) -> None:
+        """Make this incarnation known; from now on it may claim, and has to beat."""
+        await self._link.fetch("register", server, name, host, pid, version, lock_key)
+
+    async def beat(self, server: ServerId, beat: Beat) -> News:
+        """Renew the lease and read the peers in one round trip.
+
+        Raises:
+            LeaseLost: the row is gone; everything that this server held is somebody else's.
+        """
+        rows = await self._link.fetch(
+            "beat",
+            server,
+            beat.lock_key,
+            beat.state,
+            beat.workers,
+            beat.slots,
+            beat.busy,
+            json.dumps(dict(beat.details)),
+            timeout=5,
+        )
+        if not rows or not rows[0]["alive"]:
+            raise LeaseLost(f"server {server} was given up by its peers")
+        peers = (
+            Peer(
+                row["server"],
+                row["name"],
+                row["state"],
+                row["slots"],
+                row["busy"],
+                row["beat_at"],
+                row["lock_key"],
+                row["silent_for"],
+            )
+            for row in rows
+        )
+        return News(tuple(peers), tuple(rows[0]["cancels"]), tuple(rows[0]["stops"]))
+
+    async def leave(self, server: ServerId, reason: str) -> None:
+        """Go in order: nothing is held any more."""
+        await self._link.fetch("leave", server, reason)
+
+    async def rescue(self, peer: Peer) -> int | None:
+        """Take back what a lost server held: how many tasks may run again, None when it beat since or was rescued."""
+        lined = await self._link.fetch_value("rescue", peer.id, peer.beat_at)
+        return None if lined is None else int(lined)
+
+    async def lock_is_free(self, lock_key: int) -> bool:
+        """Whether no session holds this lock: the process that held it is gone, or its session was cut."""
+        return bool(await self._link.fetch_value("lock_is_free", lock_key))
+
+    async def held_leases(self, server: ServerId) -> set[UUID]:
+        """The leases that the database knows of."""
+        return {row["id"] for row in await self._link.fetch("held_leases", server)}
+
+    async def drop_lease(self, server: ServerId, lease: UUID) -> list[UUID]:
+        """The tasks of a lease, for a claim whose answer never arrived."""
+        return list(await self._link.fetch_value("drop_lease", server, lease) or ())

@@ -1,0 +1,1 @@
+select version from queued_tasks.migration

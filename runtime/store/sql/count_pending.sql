@@ -1,0 +1,1 @@
+select (select count(*) from queued_tasks.ready) + (select count(*) from queued_tasks.delayed)

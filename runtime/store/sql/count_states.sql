@@ -1,0 +1,9 @@
+-- enqueued includes what is not due yet; waiting are tasks with an open parent
+select (select count(*) from queued_tasks.ready) + (select count(*) from queued_tasks.delayed) as enqueued,
+       (select count(distinct d.child) from queued_tasks.dependency d
+         where not d.released and not exists (select from queued_tasks.result r where r.id = d.child)) as waiting,
+       (select count(*) from queued_tasks.running) as doing,
+       (select count(*) from queued_tasks.result) - (select count(*) from queued_tasks.result r where r.state <> 'done') as done,
+       (select count(*) from queued_tasks.result r where r.state = 'failed') as failed,
+       (select count(*) from queued_tasks.result r where r.state = 'cancelled') as cancelled,
+       (select count(*) from queued_tasks.stopped) as stopped

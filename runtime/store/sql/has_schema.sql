@@ -1,0 +1,1 @@
+select to_regclass('queued_tasks.migration') is not null

@@ -1,0 +1,1 @@
+select id, channel, priority, again from queued_tasks.lane

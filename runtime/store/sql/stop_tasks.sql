@@ -1,0 +1,2 @@
+-- $1 ids
+select queued_tasks.stop_tasks($1::uuid[])

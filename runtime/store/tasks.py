@@ -1,0 +1,193 @@
+"""The verbs of a task's life: add, claim, settle, give back, cancel, stop, resume. What each decides is in its SQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from ..task import Claimed, NewTask, ServerId, Settled
+from .lanes import Lane, Lanes
+from .link import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a settled batch: ids that were no longer ours, how many tasks may be claimed now, whom to tell.
+
+    `told` has, for each topic of somebody who waits, the ids of the tasks that ended.
+    """
+
+    lost: frozenset[UUID]
+    lined: int
+    told: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Which tasks were ended on the spot, which servers were asked, whom to tell (see Settlement)."""
+
+    ended: tuple[UUID, ...]
+    asked: tuple[UUID, ...]
+    told: dict[str, list[str]]
+
+
+class TaskStore:
+    """Tasks in PostgreSQL, over one link. Every verb is one transaction."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.lanes = Lanes(link)
+
+    async def add(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
+
+        `repeat`: an earlier call with these tasks may have been carried out.
+        """
+        await self.lanes.ensure({(task.channel, task.priority) for task in tasks})
+        rows = await self._link.fetch("add_tasks", *self._columns(tasks), repeat)
+        return {row["loser"]: row["winner"] for row in rows}
+
+    async def claim(
+        self, server: ServerId, lease: UUID, lanes: Sequence[tuple[Lane, int, int]], limit: int
+    ) -> list[Claimed]:
+        """Take up to `limit` tasks from `lanes` (each with its rank and low-water), most urgent first.
+
+        Tasks that another server is claiming right now are passed over. An empty list means that these lanes hold
+        nothing above their low-waters. Raises LeaseLost when the server was given up.
+        """
+        rows = await self._link.fetch(
+            "claim",
+            server,
+            lease,
+            [lane.id for lane, _, _ in lanes],
+            [rank for _, rank, _ in lanes],
+            [low for _, _, low in lanes],
+            limit,
+        )
+        return [Claimed(lease, *row) for row in rows]
+
+    async def settle(
+        self,
+        server: ServerId,
+        settled: Sequence[Settled],
+        *,
+        full: Sequence[UUID],
+        part: Sequence[UUID],
+        added: Sequence[tuple[UUID, Sequence[NewTask]]] = (),
+    ) -> Settlement:
+        """Record how attempts ended. `full` are the leases that hold nothing else, `part` the others.
+
+        `added`: tasks that ended attempts (by task id) added; written with them or, if they were lost, not at all.
+        May be repeated.
+        """
+        arguments = self._settle_arguments(server, settled, full, part)
+        if not added:
+            (row,) = await self._link.fetch("settle", *arguments)
+            return _settlement(row)
+        return await self._settle_and_add(arguments, added)
+
+    async def give_back(self, server: ServerId, ids: Sequence[UUID]) -> int:
+        """Put claimed tasks that never started back into line; how many were still ours."""
+        return int(await self._link.fetch_value("give_back", server, ids))
+
+    async def cancel(self, ids: Sequence[UUID], reason: str) -> Interruption:
+        """Cancel what has not started, ask the servers of what runs."""
+        row = await self._link.fetch_one("cancel_tasks", ids, reason)
+        assert row is not None
+        return Interruption(tuple(row["ended"] or ()), tuple(row["asked"] or ()), _told(row))
+
+    async def stop(self, ids: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Ask the servers of running tasks to stop them; these servers."""
+        return tuple(await self._link.fetch_value("stop_tasks", ids) or ())
+
+    async def resume(self, ids: Sequence[UUID]) -> tuple[UUID, ...]:
+        """Let stopped tasks run again; those that were stopped."""
+        return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
+
+    async def promote(self, limit: int) -> tuple[int, float | None]:
+        """Let up to `limit` delayed tasks that are due into line: how many, and seconds until the next is due."""
+        row = await self._link.fetch_one("promote", limit)
+        assert row is not None
+        return row["lined"], row["next_in"]
+
+    def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
+        return [
+            [task.id for task in tasks],
+            [task.function for task in tasks],
+            [task.executor for task in tasks],
+            [task.args for task in tasks],
+            _column([task.kwargs for task in tasks]),
+            _column([task.name for task in tasks]),
+            [task.channel for task in tasks],
+            [self.lanes.id_of(task.channel, task.priority) for task in tasks],
+            _column([task.key for task in tasks]),
+            [task.priority for task in tasks],
+            [task.max_retries for task in tasks],
+            _column([task.timeout for task in tasks]),
+            _column([task.run_at for task in tasks]),
+            _column([task.expires_at for task in tasks]),
+            _column([task.unique_key for task in tasks]),
+            [task.auto_remove for task in tasks],
+            _column([None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in tasks]),
+            _column([_uuid_array(task.parents) for task in tasks]),
+            _column([task.context for task in tasks]),
+            _column([task.signature for task in tasks]),
+        ]
+
+    def _settle_arguments(
+        self, server: ServerId, settled: Sequence[Settled], full: Sequence[UUID], part: Sequence[UUID]
+    ) -> list[Any]:
+        now = time.monotonic()
+        return [
+            server,
+            full,
+            part,
+            [end.lease for end in settled],
+            [end.id for end in settled],
+            [end.attempt for end in settled],
+            [end.outcome for end in settled],
+            [end.took + now - end.ended for end in settled],
+            [end.took for end in settled],
+            _column([end.result for end in settled]),
+            _column([end.delay for end in settled]),
+            _column([end.exception_name for end in settled]),
+            _column([end.exception_message for end in settled]),
+            _column([end.exception_traceback for end in settled]),
+            [end.id for end in settled if end.flagged],
+        ]
+
+    async def _settle_and_add(
+        self, arguments: Sequence[Any], added: Sequence[tuple[UUID, Sequence[NewTask]]]
+    ) -> Settlement:
+        await self.lanes.ensure({(task.channel, task.priority) for _, tasks in added for task in tasks})
+        async with self._link.transaction() as run:
+            (row,) = await run("settle", *arguments)
+            settlement = _settlement(row)
+            tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
+            if tasks:
+                await run("add_tasks", *self._columns(tasks), True)
+        return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    """None for a column that is null throughout: it costs nothing to send."""
+    return values if any(value is not None for value in values) else None
+
+
+def _uuid_array(ids: Sequence[UUID]) -> str | None:
+    return "{" + ",".join(map(str, ids)) + "}" if ids else None
+
+
+def _settlement(row: Any) -> Settlement:
+    return Settlement(frozenset(row["lost"] or ()), row["lined"], _told(row))
+
+
+def _told(row: Any) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for entry in row["told"] or ():
+        topic, _, id = entry.partition(" ")
+        told.setdefault(topic, []).append(id)
+    return told
