@@ -84,19 +84,26 @@ class Run(msgspec.Struct, tag="run", array_like=True):
     attempts: list[Attempt]
 
 
+class Activate(msgspec.Struct, tag="activate", array_like=True):
+    """Become active: run the start hooks, then answer Active. A standby stays at Ready until it gets this."""
+
+
 class Interrupt(msgspec.Struct, tag="interrupt", array_like=True):
-    """End an attempt early: `cancel` and `stop` on somebody's wish, `release` because the server goes."""
+    """End an attempt early: `cancel` and `stop` on somebody's wish.
+
+    One that has not started ends at once. The worker answers with its End like any other (outcome `cancelled`, or
+    `stopped` with an infinite delay); an attempt that ended meanwhile is not interrupted.
+    """
 
     no: int
     why: str
 
 
-class Return(msgspec.Struct, tag="return", array_like=True):
-    """Hand back what has not started."""
-
-
 class Drain(msgspec.Struct, tag="drain", array_like=True):
-    """No more work comes: finish what runs, then leave; `grace` in seconds, then interrupt it."""
+    """No more work comes: hand back what has not started (Returned), finish what runs, run the stop hooks, leave.
+
+    After `grace` seconds what still runs is interrupted and ends as `interrupted`, delay 0.
+    """
 
     grace: float
 
@@ -114,20 +121,24 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     text: str | None = None
 
 
-ToWorker: TypeAlias = Run | Interrupt | Return | Drain | Ping | Answer
+ToWorker: TypeAlias = Run | Activate | Interrupt | Drain | Ping | Answer
 
 
 # ---- from the worker
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True):
-    """The application is imported and the worker takes work."""
+    """The application is imported."""
+
+
+class Active(msgspec.Struct, tag="active", array_like=True):
+    """The start hooks have run and the worker takes work: so many attempts at once."""
 
     slots: int
 
 
 class NotReady(msgspec.Struct, tag="not-ready", array_like=True):
-    """The application can't be imported, or a start hook failed."""
+    """The application can't be imported, or a start hook failed. The worker exits after it."""
 
     traceback: str
 
@@ -137,10 +148,18 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
+    """Attempts that did not start and never will here."""
+
     nos: list[int]
 
 
+class Bye(msgspec.Struct, tag="bye", array_like=True):
+    """The worker is drained and exits; nothing follows."""
+
+
 class ContextChanged(msgspec.Struct, tag="context", array_like=True):
+    """The whole context of an attempt, as JSON; later ones replace earlier ones."""
+
     no: int
     value: str
 
@@ -150,6 +169,8 @@ class Logged(msgspec.Struct, tag="logged", array_like=True):
 
 
 class Pong(msgspec.Struct, tag="pong", array_like=True):
+    """Answered by the loop that runs user code (async), or by the I/O thread (sync)."""
+
     n: int
     memory: int  # bytes, resident
 
@@ -172,4 +193,19 @@ class Record(msgspec.Struct, tag="record", array_like=True):
     exception: str | None
 
 
-FromWorker: TypeAlias = Ready | NotReady | Ended | Returned | ContextChanged | Logged | Pong | Call | Record
+FromWorker: TypeAlias = (
+    Ready | Active | NotReady | Ended | Returned | Bye | ContextChanged | Logged | Pong | Call | Record
+)
+
+
+class WorkerArgument(msgspec.Struct, frozen=True):
+    """What a worker process is started with."""
+
+    kind: str  # "async" or "sync"
+    slots: int
+    app: str | None  # module:attribute
+    app_dir: str | None  # put first on sys.path
+    lifespan: bool  # run the application's own lifespan around the work
+    allowed_modules: tuple[str, ...]
+    only_decorated: bool
+    schema: str

@@ -1,11 +1,15 @@
-"""The lanes that exist: a channel and a priority, and whether they hold tasks that come back from an interruption."""
+"""The lanes that exist: one for each channel, priority and kind of worker, and for what comes back interrupted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from ..task import Executor, NewTask
 from .link import Link
+
+LaneKey: TypeAlias = tuple[str, int, bool]  # channel, priority, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,7 @@ class Lane:
     id: int
     channel: str
     priority: int
+    sync: bool
     again: bool
 
 
@@ -22,27 +27,30 @@ class Lanes:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._known: dict[int, Lane] = {}
-        self._ids: dict[tuple[str, int], int] = {}
+        self._ids: dict[LaneKey, int] = {}
 
-    def __iter__(self) -> Iterable[Lane]:
+    def __iter__(self) -> Iterator[Lane]:
         return iter(self._known.values())
 
-    def id_of(self, channel: str, priority: int) -> int:
-        """The lane of a pair that `ensure` has seen."""
-        return self._ids[channel, priority]
+    def id_of(self, task: NewTask) -> int:
+        """The lane of a task, once `ensure` has seen it."""
+        return self._ids[_key(task)]
 
-    async def ensure(self, pairs: set[tuple[str, int]]) -> None:
-        """Make the lanes of these channels and priorities, unless they are known to exist."""
-        if pairs <= self._ids.keys():
-            return
-        channels, priorities = zip(*sorted(pairs - self._ids.keys()), strict=True)
-        await self._link.fetch("ensure_lanes", channels, priorities)
-        await self.refresh()
+    async def ensure(self, tasks: Iterable[NewTask]) -> None:
+        """Make the lanes of these tasks, unless they are known to exist."""
+        missing = {_key(task) for task in tasks} - self._ids.keys()
+        if missing:
+            await self._link.fetch("ensure_lanes", *map(list, zip(*sorted(missing), strict=True)))
+            await self.refresh()
 
     async def refresh(self) -> None:
         """Read them all again: other processes make new ones."""
         for row in await self._link.fetch("lanes"):
-            lane = Lane(row["id"], row["channel"], row["priority"], row["again"])
+            lane = Lane(*row)
             self._known[lane.id] = lane
             if not lane.again:
-                self._ids[lane.channel, lane.priority] = lane.id
+                self._ids[lane.channel, lane.priority, lane.sync] = lane.id
+
+
+def _key(task: NewTask) -> LaneKey:
+    return task.channel, task.priority, task.executor is Executor.SYNC

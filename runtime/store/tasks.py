@@ -46,7 +46,7 @@ class TaskStore:
 
         `repeat`: an earlier call with these tasks may have been carried out.
         """
-        await self.lanes.ensure({(task.channel, task.priority) for task in tasks})
+        await self.lanes.ensure(tasks)
         rows = await self._link.fetch("add_tasks", *self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
 
@@ -122,7 +122,7 @@ class TaskStore:
             _column([task.kwargs for task in tasks]),
             _column([task.name for task in tasks]),
             [task.channel for task in tasks],
-            [self.lanes.id_of(task.channel, task.priority) for task in tasks],
+            [self.lanes.id_of(task) for task in tasks],
             _column([task.key for task in tasks]),
             [task.priority for task in tasks],
             [task.max_retries for task in tasks],
@@ -162,7 +162,7 @@ class TaskStore:
     async def _settle_and_add(
         self, arguments: Sequence[Any], added: Sequence[tuple[UUID, Sequence[NewTask]]]
     ) -> Settlement:
-        await self.lanes.ensure({(task.channel, task.priority) for _, tasks in added for task in tasks})
+        await self.lanes.ensure([task for _, tasks in added for task in tasks])
         async with self._link.transaction() as run:
             (row,) = await run("settle", *arguments)
             settlement = _settlement(row)

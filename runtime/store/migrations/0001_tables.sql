@@ -14,14 +14,15 @@
 create type queued_tasks.task_state as enum
     ('enqueued', 'waiting', 'doing', 'done', 'failed', 'cancelled', 'stopped');
 
--- A lane is the line of one channel and priority. Interrupted tasks come back in a lane of their own (again), which is
--- served before the other of the same channel and priority: they have waited their turn already.
+-- A lane is the line of one channel and priority, for async workers or for sync ones. Interrupted tasks come back in a
+-- lane of their own (again), which is served before the other of its kind: they have waited their turn already.
 create table queued_tasks.lane (
     id       integer generated always as identity primary key,
     channel  text     not null check (channel <> '' and length(channel) <= 100),
     priority smallint not null,
-    again    boolean  not null default false,
-    unique (channel, priority, again)
+    sync     boolean  not null,
+    again    boolean  not null,
+    unique (channel, priority, sync, again)
 );
 
 create table queued_tasks.task (

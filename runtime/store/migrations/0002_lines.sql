@@ -13,13 +13,14 @@ as $$
 declare
     v_count integer;
 begin
-    insert into queued_tasks.lane (channel, priority, again)
-    select distinct t.channel, t.priority, p_again
+    insert into queued_tasks.lane (channel, priority, sync, again)
+    select distinct t.channel, t.priority, t.executor = 1, p_again
       from queued_tasks.task t
      where t.id = any (p_ids)
        and not exists (select from queued_tasks.lane l
-                        where l.channel = t.channel and l.priority = t.priority and l.again = p_again)
-     order by 1, 2
+                        where l.channel = t.channel and l.priority = t.priority
+                          and l.sync = (t.executor = 1) and l.again = p_again)
+     order by 1, 2, 3
     on conflict do nothing;
 
     insert into queued_tasks.delayed (run_at, id, attempt)
@@ -32,7 +33,8 @@ begin
     select l.id, t.id, u.attempt
       from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
       join queued_tasks.task t on t.id = u.id
-      join queued_tasks.lane l on l.channel = t.channel and l.priority = t.priority and l.again = p_again
+      join queued_tasks.lane l
+        on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and l.again = p_again
      where t.run_at is null or t.run_at <= now() or p_again
      order by u.place;
     get diagnostics v_count = row_count;

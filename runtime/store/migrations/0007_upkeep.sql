@@ -26,7 +26,8 @@ begin
         select l.id, t.id, u.attempt
           from unnest(v_ids, v_attempts) with ordinality u (id, attempt, place)
           join queued_tasks.task t on t.id = u.id
-          join queued_tasks.lane l on l.channel = t.channel and l.priority = t.priority and not l.again
+          join queued_tasks.lane l
+            on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and not l.again
          order by u.place;
         get diagnostics lined = row_count;
     end if;

@@ -1,1 +1,1 @@
-select id, channel, priority, again from queued_tasks.lane
+select id, channel, priority, sync, again from queued_tasks.lane
