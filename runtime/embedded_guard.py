@@ -36,7 +36,7 @@ def main(
     fcntl.flock(users_lock, fcntl.LOCK_EX)
     # First this one: whoever then gets the users' lock must not take a guard that is leaving for one that watches.
     os.close(guards_lock)
-    if os.path.exists(f"{cluster}/postmaster.pid"):  # noqa: PTH110  # pathlib would double the memory of the guard
+    if os.path.exists(f"{cluster}/postmaster.pid"):  # noqa: PTH110  # pathlib takes 2 MB
         os.set_inheritable(users_lock, True)  # new users wait until the old server is down
         os.execve(pg_ctl, [pg_ctl, "stop", "-s", "-w", "-m", "fast", "-D", cluster], ENVIRONMENT)  # noqa: S606  # no shell
     return 0
@@ -60,22 +60,22 @@ def disown(lock: str, cluster: str) -> None:
     also delete PostgreSQL's check that no backend of the killed server is still at work.
     """
     try:
-        with open(lock) as file:  # noqa: PTH123  # pathlib would double the memory of the guard
+        with open(lock) as file:  # noqa: PTH123  # pathlib takes 2 MB
             pid, rest = file.read().split("\n", 1)
     except FileNotFoundError:
         return
     if not serves(pid, cluster):
-        with open(f"{lock}.new", "w") as file:  # noqa: PTH123  # as above
+        with open(f"{lock}.new", "w") as file:  # noqa: PTH123  # pathlib takes 2 MB
             file.write(f"{os.getpid()}\n{rest}")
-        os.replace(f"{lock}.new", lock)  # noqa: PTH105  # as above
+        os.replace(f"{lock}.new", lock)  # noqa: PTH105  # pathlib takes 2 MB
 
 
 def serves(pid: str, cluster: str) -> bool:
     """Whether the process `pid` may be the server of `cluster`: a postmaster works in its cluster's folder."""
     try:
-        return os.path.samefile(f"/proc/{pid}/cwd", cluster)  # noqa: PTH121  # as above
+        return os.path.samefile(f"/proc/{pid}/cwd", cluster)  # noqa: PTH121  # pathlib takes 2 MB
     except FileNotFoundError:
-        return not os.path.exists("/proc/self")  # noqa: PTH110  # as above
+        return not os.path.exists("/proc/self")  # noqa: PTH110  # pathlib takes 2 MB
     except OSError:
         return True
 
