@@ -24,7 +24,7 @@ class FrameTooLarge(QueuedTasksError):
 
     def __init__(self, size: int) -> None:
         super().__init__(
-            f"a message of {size} bytes is over the limit of {FRAME_LIMIT}: keep large values in storage, pass their key"
+            f"a message of {size} bytes exceeds the limit of {FRAME_LIMIT}: store large values elsewhere, pass a key"
         )
 
 
@@ -49,7 +49,7 @@ class FrameReader(Generic[T]):
         self._rest = bytearray()
 
     def feed(self, received: bytes) -> Iterator[T]:
-        """The messages that `received` completes; what is left over waits for the next call.
+        """Iterate to the end over the messages that `received` completes; what is left over waits for the next call.
 
         Raises:
             FrameTooLarge: a frame announces more than `FRAME_LIMIT` bytes.
@@ -77,7 +77,7 @@ class Mailbox(asyncio.Protocol, Generic[T]):
 
     `on_message` gets each message, in order; some may come before whoever connects the mailbox goes on. `on_closed`
     is called once, with the error that closed it, or None when either side closed it in peace. An error that
-    `on_message` raises closes the mailbox.
+    `on_message` raises closes the mailbox. All methods but `send_threadsafe` belong to the loop's thread.
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class Mailbox(asyncio.Protocol, Generic[T]):
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
         self._error: Exception | None = None
-        self.closed = False
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self.closing = False  # closed, or about to be, by this side
         self.write_paused = False  # the other side reads more slowly than this one sends: hold back if you can
 
     async def connect(self, sock: socket.socket) -> None:
@@ -112,19 +113,29 @@ class Mailbox(asyncio.Protocol, Generic[T]):
         """The same from any thread; the message is encoded on the thread that calls."""
         self._loop.call_soon_threadsafe(self._queue, frame(message))
 
-    def close(self) -> None:
-        """Send what was to be sent, then close."""
+    @property
+    def closed(self) -> bool:
+        """Whether nothing comes or goes any more."""
+        return self._ended.done()
+
+    async def close(self) -> None:
+        """Send what was to be sent, close, and return when that is done: the other side may take its time to read."""
+        self.closing = True
         self._flush()
         if self._transport is not None:
             self._transport.close()
+            await asyncio.shield(self._ended)
 
     def abort(self) -> None:
         """Close at once; unsent messages are lost."""
+        self.closing = True
         if self._transport is not None:
             self._transport.abort()
+        elif not self.closed:
+            self._ended.set_result(None)
 
     def _queue(self, encoded: bytes) -> None:
-        if self.closed:
+        if self.closing or self.closed:
             return
         if not self._unsent:
             self._loop.call_soon(self._flush)
@@ -147,7 +158,8 @@ class Mailbox(asyncio.Protocol, Generic[T]):
                 self._on_message(message)
         except Exception as error:
             self._error = error
-            self.abort()
+            if self._transport is not None:
+                self._transport.abort()
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -156,6 +168,7 @@ class Mailbox(asyncio.Protocol, Generic[T]):
         self.write_paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
+        if not self.closed:
+            self._ended.set_result(None)
         self._unsent.clear()
         self._on_closed(self._error or exc)

@@ -1,0 +1,547 @@
+"""Worker processes and their mailboxes: real processes, real signals, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import msgspec
+import pytest
+import uvloop
+
+from queued_tasks.runtime.framing import FRAME_LIMIT, FrameReader, FrameTooLarge, Mailbox, frame
+from queued_tasks.runtime.process import (
+    AsyncEntry,
+    BlockingEntry,
+    WorkerProcess,
+    messages_from_parent,
+    open_parent_mailbox,
+)
+
+P = ParamSpec("P")
+
+DECODER = msgspec.msgpack.Decoder()
+LIMIT = 30.0  # seconds after which a test has failed
+
+
+def on_uvloop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test on the event loop that servers run on."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        uvloop.run(test(*args, **kwargs))
+
+    return run
+
+
+async def within_limit(awaitable: Awaitable[object]) -> None:
+    async with asyncio.timeout(LIMIT):
+        await awaitable
+
+
+# What runs in the children. Each says "ready" first.
+
+
+async def connected(sock: socket.socket, answer: Callable[[object], object]) -> Mailbox[object]:
+    mailbox = await open_parent_mailbox(sock, DECODER, lambda message: mailbox.send(answer(message)))
+    mailbox.send("ready")
+    return mailbox
+
+
+async def echo(sock: socket.socket, argument: object) -> None:
+    await connected(sock, lambda message: argument if message == "argument" else message)
+    await asyncio.Event().wait()
+
+
+def echo_blocking(sock: socket.socket, argument: object) -> None:
+    sock.sendall(frame("ready"))
+    for message in messages_from_parent(sock, DECODER):
+        sock.sendall(frame(argument if message == "argument" else message))
+
+
+async def spin(sock: socket.socket, _: object) -> None:
+    mailbox = await connected(sock, lambda message: message)
+    await asyncio.sleep(0)
+    while not mailbox.closed:
+        pass
+
+
+def interruptible(sock: socket.socket, _: object) -> None:
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    def read() -> None:
+        for _message in messages_from_parent(sock, DECODER):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        sock.sendall(frame("ready"))
+        time.sleep(3600)
+    except InterruptedError:
+        sock.sendall(frame("interrupted"))
+
+
+async def leave(sock: socket.socket, code: int) -> None:
+    mailbox = await connected(sock, lambda message: message)
+    for number in range(5000):
+        mailbox.send(number)
+    await mailbox.close()
+    if code:
+        sys.exit(code)
+
+
+async def fail(sock: socket.socket, _: object) -> None:
+    raise ValueError("no")
+
+
+async def report_signals_of_a_program(sock: socket.socket, _: object) -> None:
+    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221 - nothing else runs here
+    masks = dict(line.split(":\t") for line in status.splitlines() if line.startswith(("SigBlk", "SigIgn")))
+    mailbox = await connected(sock, lambda message: message)
+    mailbox.send({name: int(mask, 16) & 0x4002 for name, mask in masks.items()})  # SIGINT and SIGTERM
+    await asyncio.Event().wait()
+
+
+async def report_path(sock: socket.socket, _: object) -> None:
+    mailbox = await connected(sock, lambda message: message)
+    mailbox.send(sys.path)
+    await asyncio.Event().wait()
+
+
+# What runs in this process.
+
+
+class Talk:
+    """A worker and what came from it."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
+        self.errors: list[Exception | None] = []
+
+    async def next(self) -> Any:
+        async with asyncio.timeout(LIMIT):
+            return await self.received.get()
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(LIMIT):
+            return await self.worker.exited
+
+
+@asynccontextmanager
+async def talk(entry: AsyncEntry[Any] | BlockingEntry[Any], argument: object = None) -> AsyncIterator[Talk]:
+    """A worker that has said "ready"; killed at the end."""
+    worker = WorkerProcess(entry, argument)
+    talk = Talk(worker)
+    await worker.spawn(DECODER, talk.received.put_nowait, talk.errors.append)
+    try:
+        assert await talk.next() == "ready"
+        yield talk
+    finally:
+        worker.kill()
+        await talk.exit_code()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("entry", [echo, echo_blocking])
+def test_messages_go_there_and_back(run: Callable[..., None], entry: AsyncEntry[Any] | BlockingEntry[Any]) -> None:
+    async def test() -> None:
+        async with talk(entry) as echoing:
+            echoing.worker.send({"id": 7, "text": "grüezi"})
+            assert await echoing.next() == {"id": 7, "text": "grüezi"}
+
+    run(test())
+
+
+@pytest.mark.parametrize("entry", [echo, echo_blocking])
+@on_uvloop
+async def test_the_entry_gets_its_argument(entry: AsyncEntry[Any] | BlockingEntry[Any]) -> None:
+    async with talk(entry, {"slots": 3}) as echoing:
+        echoing.worker.send("argument")
+        assert await echoing.next() == {"slots": 3}
+
+
+@on_uvloop
+async def test_ten_thousand_messages_keep_their_order() -> None:
+    async with talk(echo) as echoing:
+        for number in range(10_000):
+            echoing.worker.send(number)
+        assert [await echoing.next() for _ in range(10_000)] == list(range(10_000))
+
+
+@pytest.mark.parametrize("entry", [echo, echo_blocking])
+@on_uvloop
+async def test_frames_of_five_mebibytes_pass(entry: AsyncEntry[Any] | BlockingEntry[Any]) -> None:
+    large = os.urandom(5 * 1024 * 1024)
+    async with talk(entry) as echoing:
+        echoing.worker.send(large)
+        assert await echoing.next() == large
+
+
+@on_uvloop
+async def test_a_kill_is_noticed_by_the_future() -> None:
+    async with talk(echo) as echoing:
+        os.kill(echoing.worker.pid or 0, signal.SIGKILL)
+        assert await echoing.exit_code() == -signal.SIGKILL
+
+
+@on_uvloop
+async def test_a_kill_is_noticed_where_there_is_no_pidfd() -> None:
+    def forbidden(pid: int, flags: int = 0) -> int:
+        raise PermissionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pidfd_open", forbidden)
+        async with talk(echo) as echoing:
+            echoing.worker.kill()
+            assert await echoing.exit_code() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@on_uvloop
+async def test_the_last_words_of_a_worker_come_before_its_exit_code(code: int) -> None:
+    async with talk(leave, code) as leaving:
+        assert await leaving.exit_code() == code
+        assert [leaving.received.get_nowait() for _ in range(5000)] == list(range(5000))
+        assert leaving.errors == [None]
+
+
+@on_uvloop
+async def test_an_entry_that_raises_ends_with_exit_code_one() -> None:
+    worker = WorkerProcess(fail, None)
+    await worker.spawn(DECODER, lambda _: None, lambda _: None)
+    async with asyncio.timeout(LIMIT):
+        assert await worker.exited == 1
+
+
+@on_uvloop
+async def test_a_spinning_worker_can_be_killed() -> None:
+    async with talk(spin) as spinning:
+        spinning.worker.kill()
+        assert await spinning.exit_code() == -signal.SIGKILL
+
+
+@on_uvloop
+async def test_a_dead_worker_ignores_messages_and_kills() -> None:
+    async with talk(echo) as echoing:
+        pid = echoing.worker.pid
+        echoing.worker.kill()
+        await echoing.exit_code()
+        echoing.worker.send("anyone?")
+        echoing.worker.kill()
+        assert echoing.worker.pid == pid
+        assert echoing.received.empty()
+
+
+@on_uvloop
+async def test_the_main_thread_of_a_blocking_worker_can_be_interrupted() -> None:
+    async with talk(interruptible) as sleeping:
+        sleeping.worker.send("stop")
+        assert await sleeping.next() == "interrupted"
+
+
+@pytest.mark.parametrize("entry", [echo, echo_blocking])
+@on_uvloop
+async def test_the_end_of_the_socket_ends_the_child(entry: AsyncEntry[Any] | BlockingEntry[Any]) -> None:
+    def refuse(message: object) -> None:
+        raise ConnectionAbortedError
+
+    worker = WorkerProcess(entry, None)
+    await worker.spawn(DECODER, refuse, lambda _: None)
+    async with asyncio.timeout(LIMIT):
+        assert await worker.exited == 1
+
+
+@pytest.mark.parametrize("entry", [echo, echo_blocking])
+@on_uvloop
+async def test_sigint_and_sigterm_do_not_touch_a_worker(entry: AsyncEntry[Any] | BlockingEntry[Any]) -> None:
+    async with talk(entry) as echoing:
+        os.kill(echoing.worker.pid or 0, signal.SIGINT)
+        os.kill(echoing.worker.pid or 0, signal.SIGTERM)
+        echoing.worker.send("alive")
+        assert await echoing.next() == "alive"
+
+
+@on_uvloop
+async def test_signals_do_not_touch_a_worker_that_is_still_starting() -> None:
+    worker = WorkerProcess(echo, None)
+    talking = Talk(worker)
+    await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
+    os.kill(worker.pid or 0, signal.SIGINT)
+    os.kill(worker.pid or 0, signal.SIGTERM)
+    assert await talking.next() == "ready"
+    worker.kill()
+    await talking.exit_code()
+
+
+@on_uvloop
+async def test_programs_that_a_worker_starts_can_be_terminated() -> None:
+    async with talk(report_signals_of_a_program) as reporting:
+        assert await reporting.next() == {"SigBlk": 0, "SigIgn": 0}
+
+
+@on_uvloop
+async def test_a_worker_inherits_the_search_path(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        async with talk(report_path) as reporting:
+            assert str(tmp_path) in await reporting.next()
+
+
+@on_uvloop
+async def test_twenty_killed_workers_leave_no_file_descriptor() -> None:
+    async def start_and_kill(count: int) -> None:
+        for _ in range(count):
+            worker = WorkerProcess(echo, None)
+            await worker.spawn(DECODER, lambda _: None, lambda _: None)
+            worker.kill()
+            await within_limit(worker.exited)
+
+    await start_and_kill(1)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are enough
+    await start_and_kill(20)
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+@on_uvloop
+async def test_an_entry_that_can_not_be_sent_leaves_no_file_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    worker = WorkerProcess(echo, lambda: None)
+    with pytest.raises(Exception, match="lambda"):
+        await worker.spawn(DECODER, lambda _: None, lambda _: None)
+    assert (worker.pid, len(os.listdir("/proc/self/fd"))) == (None, before)  # noqa: PTH208
+
+
+# A supervisor of its own, in a session of its own.
+
+
+async def supervise() -> None:
+    """Start three workers, print their pids, then repeat each line of standard input after all of them echoed it."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, functools.partial(print, number.name, flush=True))
+    async with talk(echo) as idle, talk(spin) as spinning, talk(echo_blocking) as blocking:
+        print(idle.worker.pid, spinning.worker.pid, blocking.worker.pid, flush=True)
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            for echoing in (idle, blocking):
+                echoing.worker.send(line)
+                assert await echoing.next() == line
+            print(line, end="", flush=True)
+
+
+@contextmanager
+def supervisor() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    code = "import uvloop; from tests.integration.test_process import supervise; uvloop.run(supervise())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, [int(pid) for pid in process.stdout.readline().split()]
+        finally:
+            process.kill()
+
+
+def died(pidfd: int) -> bool:
+    readable, _, _ = select.select([pidfd], [], [], LIMIT)
+    os.close(pidfd)
+    return bool(readable)
+
+
+def test_the_death_of_the_supervisor_ends_idle_spinning_and_blocking_workers() -> None:
+    with supervisor() as (process, pids):
+        workers = [os.pidfd_open(pid) for pid in pids]
+        process.kill()
+        assert [died(worker) for worker in workers] == [True, True, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_left_to_the_supervisor(number: signal.Signals) -> None:
+    with supervisor() as (process, _):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        os.killpg(process.pid, number)
+        assert process.stdout.readline() == f"{number.name}\n"
+        print("alive", file=process.stdin, flush=True)
+        assert process.stdout.readline() == "alive\n"
+
+
+def test_workers_need_no_process_but_the_resource_tracker() -> None:
+    with supervisor() as (process, pids):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        others = [Path(f"/proc/{child}/cmdline").read_text() for child in children if int(child) not in pids]
+        assert ["resource_tracker" in command for command in others] == [True]
+
+
+def test_a_process_that_exits_does_not_wait_for_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "print('main runs', flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    import sys, uvloop\n"
+        "    from tests.integration.test_process import forget\n"
+        "    sys.exit(uvloop.run(forget()))\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (ended.returncode, ended.stdout) == (4, "main runs\nready\n")
+
+
+async def forget() -> int:
+    """Start a worker, and leave without ending it."""
+    worker = WorkerProcess(echo, None)
+    talking = Talk(worker)
+    await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
+    print(await talking.next(), flush=True)
+    return 4
+
+
+# Two mailboxes in one process.
+
+
+class End:
+    """A mailbox, what it received, and how it closed."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
+        self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.mailbox = Mailbox(DECODER, self.received.put_nowait, self.closed.set_result)
+
+    async def next(self) -> Any:
+        async with asyncio.timeout(LIMIT):
+            return await self.received.get()
+
+    async def how_it_closed(self) -> Exception | None:
+        async with asyncio.timeout(LIMIT):
+            return await self.closed
+
+
+@asynccontextmanager
+async def one_end() -> AsyncIterator[tuple[End, socket.socket]]:
+    """A mailbox and the bare socket at the other end."""
+    mine, theirs = socket.socketpair()
+    end = End()
+    with theirs:
+        await end.mailbox.connect(mine)
+        yield end, theirs
+        end.mailbox.abort()
+        await end.how_it_closed()
+
+
+def test_messages_may_come_in_any_pieces() -> None:
+    reader = FrameReader(DECODER)
+    messages = [1, "two", [3, 3, 3], b"4" * 1000]
+    stream = b"".join(map(frame, messages))
+    assert [message for byte in stream for message in reader.feed(bytes([byte]))] == messages
+
+
+def test_a_message_over_the_limit_is_refused_by_its_sender() -> None:
+    with pytest.raises(FrameTooLarge, match="exceeds the limit"):
+        frame(bytes(FRAME_LIMIT + 1))
+
+
+@on_uvloop
+async def test_a_frame_over_the_limit_closes_the_mailbox() -> None:
+    async with one_end() as (end, theirs):
+        theirs.send((FRAME_LIMIT + 1).to_bytes(4, "big"))
+        assert isinstance(await end.how_it_closed(), FrameTooLarge)
+
+
+@on_uvloop
+async def test_a_malformed_frame_closes_the_mailbox() -> None:
+    async with one_end() as (end, theirs):
+        theirs.send(b"\0\0\0\1\xc1")
+        assert isinstance(await end.how_it_closed(), msgspec.DecodeError)
+
+
+@on_uvloop
+async def test_an_error_of_the_receiver_closes_the_mailbox() -> None:
+    def refuse(message: object) -> None:
+        raise LookupError(message)
+
+    mine, theirs = socket.socketpair()
+    closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    with theirs:
+        await Mailbox(DECODER, refuse, closed.set_result).connect(mine)
+        theirs.send(frame("something"))
+        async with asyncio.timeout(LIMIT):
+            assert isinstance(await closed, LookupError)
+
+
+@on_uvloop
+async def test_the_messages_of_one_turn_are_one_write() -> None:
+    async with one_end() as (end, theirs):
+        end.mailbox.send("first")
+        end.mailbox.send("second")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert theirs.recv(1000) == frame("first") + frame("second")
+
+
+@on_uvloop
+async def test_a_reader_that_does_not_read_pauses_the_writer_until_it_reads() -> None:
+    async with one_end() as (end, theirs):
+        theirs.setblocking(False)
+        resumed = asyncio.Event()
+        paused: list[bool] = []
+
+        def read() -> None:
+            paused.append(end.mailbox.write_paused)
+            theirs.recv(1024 * 1024)
+            if not end.mailbox.write_paused:
+                resumed.set()
+
+        end.mailbox.send(bytes(4 * 1024 * 1024))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().add_reader(theirs, read)
+        await within_limit(resumed.wait())
+        asyncio.get_running_loop().remove_reader(theirs)
+        assert paused[0]
+
+
+@on_uvloop
+async def test_another_thread_can_send() -> None:
+    async with one_end() as (end, theirs):
+        await asyncio.to_thread(end.mailbox.send_threadsafe, "from a thread")
+        await asyncio.sleep(0)
+        received = await asyncio.to_thread(theirs.recv, 1000)
+        assert received == frame("from a thread")
+
+
+@on_uvloop
+async def test_close_sends_what_was_to_be_sent() -> None:
+    mine, theirs = socket.socketpair()
+    sender, receiver = End(), End()
+    await sender.mailbox.connect(mine)
+    await receiver.mailbox.connect(theirs)
+    large = bytes(8 * 1024 * 1024)
+    sender.mailbox.send(large)
+    await within_limit(sender.mailbox.close())
+    assert await receiver.next() == large
+    assert await receiver.how_it_closed() is None
+
+
+@on_uvloop
+async def test_a_closed_mailbox_sends_nothing() -> None:
+    async with one_end() as (end, theirs):
+        await end.mailbox.close()
+        end.mailbox.send("too late")
+        assert theirs.recv(1000) == b""
