@@ -1,4 +1,4 @@
-"""Which function a row means: references, who may resolve them, and what a function declares with @task."""
+"""Which function a row means: references, and who may resolve them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FunctionType
-from typing import Literal, TypeAlias, TypeVar, overload
+from types import FunctionType, ModuleType
 
 from .errors import InvalidTask
-from .retry import Backoff, Seconds, duration
-from .task import Executor
+from .options import UNDECLARED, TaskOptions, describe, executor_of, is_generator, options_of, task
 
-F = TypeVar("F", bound=Callable[..., object])
-Exceptions: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+__all__ = [
+    "AllowList",
+    "FunctionNotAllowed",
+    "TaskOptions",
+    "UnknownFunction",
+    "executor_of",
+    "is_local",
+    "options_of",
+    "reference",
+    "resolve",
+    "task",
+]
 
 _MAIN = ("__main__", "__mp_main__")
-_OPTIONS = "__queued_task__"
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -57,10 +65,6 @@ class AllowList:
             return False
         return _belongs_to(Path(spec.origin).resolve(), self.folder.resolve())
 
-    def may_come_to_know(self, module_name: str) -> bool:
-        """Whether nothing by this name is here, so that the folder may get it with the next deploy."""
-        return self.folder is not None and _deciding_spec(module_name) is None
-
 
 def reference(func: Callable[..., object]) -> str:
     """`module:qualname` of an importable function, static or class method; of `__main__`, under its importable name.
@@ -79,7 +83,7 @@ def is_local(func: Callable[..., object]) -> bool:
 
     `reference` refuses these and they could only be serialized; whatever else it refuses can't become a task at all.
     """
-    return isinstance(func, FunctionType) and not _is_generator(func) and "<" in func.__qualname__
+    return isinstance(func, FunctionType) and not is_generator(func) and "<" in func.__qualname__
 
 
 def resolve(reference: str, allowed: AllowList) -> Callable[..., object]:
@@ -97,133 +101,59 @@ def resolve(reference: str, allowed: AllowList) -> Callable[..., object]:
     return known[1]
 
 
-def executor_of(func: Callable[..., object]) -> Executor:
-    """Where `func` runs: async when it, or what it wraps, is `async def`; else on a main thread unless declared."""
-    if _is_async(func):
-        return Executor.ASYNC
-    return Executor.THREAD if options_of(func).executor == "thread" else Executor.SYNC
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """What a function declares with @task; None: not declared, so the settings decide."""
-
-    name: str | None = None
-    channel: str | None = None
-    priority: int | None = None
-    max_retries: int | None = None
-    timeout: timedelta | None = None
-    backoff: Backoff | None = None
-    retry_on: tuple[type[Exception], ...] = (Exception,)
-    give_up_on: tuple[type[Exception], ...] = ()
-    unique: bool | str | None = None
-    auto_remove: bool | None = None
-    executor: Literal["thread"] | None = None
-
-
-def options_of(func: Callable[..., object]) -> TaskOptions:
-    """What `func` declared with @task; all defaults when it declared nothing."""
-    options = getattr(func, _OPTIONS, None)
-    return options if isinstance(options, TaskOptions) else _UNDECLARED
-
-
-@overload
-def task(func: F, /) -> F: ...
-
-
-@overload
-def task(
-    *,
-    name: str | None = None,
-    channel: str | None = None,
-    priority: int | None = None,
-    max_retries: int | None = None,
-    timeout: Seconds | None = None,
-    backoff: Backoff | None = None,
-    retry_on: Exceptions = (Exception,),
-    give_up_on: Exceptions = (),
-    unique: bool | str | None = None,
-    auto_remove: bool | None = None,
-    executor: Literal["thread"] | None = None,
-) -> Callable[[F], F]: ...
-
-
-def task(
-    func: F | None = None,
-    /,
-    *,
-    name: str | None = None,
-    channel: str | None = None,
-    priority: int | None = None,
-    max_retries: int | None = None,
-    timeout: Seconds | None = None,
-    backoff: Backoff | None = None,
-    retry_on: Exceptions = (Exception,),
-    give_up_on: Exceptions = (),
-    unique: bool | str | None = None,
-    auto_remove: bool | None = None,
-    executor: Literal["thread"] | None = None,
-) -> F | Callable[[F], F]:
-    """Declare the defaults of a function's tasks; the function itself is returned as it is.
-
-    `priority` is higher first; `timeout` and `backoff` are seconds or timedeltas, `backoff` may be a function of the
-    number of failures. `retry_on` and `give_up_on` say which exceptions are worth a retry. `unique=True` means one
-    unfinished task per name and arguments, a text one per text. `executor="thread"` is for short `def` functions.
-
-    Raises:
-        InvalidTask: an option can't be, named in the text; or it stands on no function.
-    """
-    options = TaskOptions(
-        name=_text("name", name, 200),
-        channel=_text("channel", channel, 100),
-        priority=_whole("priority", priority, -32_768, 32_767),
-        max_retries=_whole("max_retries", max_retries, 0, 32_767),
-        timeout=_timeout(timeout),
-        backoff=backoff if backoff is None or callable(backoff) else duration("backoff", backoff),
-        retry_on=_exceptions("retry_on", retry_on),
-        give_up_on=_exceptions("give_up_on", give_up_on),
-        unique=unique if unique is None or isinstance(unique, bool) else _text("unique", unique, 500),
-        auto_remove=_flag("auto_remove", auto_remove),
-        executor=executor,
-    )
-    declare = functools.partial(_declare, options=options)
-    return declare if func is None else declare(func)
-
-
-_UNDECLARED = TaskOptions()
 _resolved: dict[str, tuple[AllowList, Callable[..., object]]] = {}
-
-
-def _declare(func: F, *, options: TaskOptions) -> F:
-    plain = func.__func__ if isinstance(func, classmethod | staticmethod) else func
-    if not isinstance(plain, FunctionType) or _is_generator(plain):
-        raise InvalidTask(f"@task is for functions, not for {_describe(plain)}: put it on a def or an async def")
-    if options.executor not in (None, "thread"):
-        raise InvalidTask(f'executor is {options.executor!r}: give "thread", or nothing')
-    if options.executor == "thread" and _is_async(plain):
-        raise InvalidTask(f'executor="thread" is for def, and {_describe(plain)} is async: leave the option out')
-    setattr(plain, _OPTIONS, options)
-    return func
 
 
 @functools.lru_cache(maxsize=4096)
 def _reference(func: Callable[..., object]) -> str:
     refusal = _refusal(func)
     if refusal:
-        raise InvalidTask(f"{_describe(func)} {refusal}")
-    module_name, qualname = _own_name(func)
+        raise InvalidTask(f"{describe(func)} {refusal}")
+    home, qualname = _own_name(func)
+    module_name = _main_module_name() if home in _MAIN else home
     try:
-        home = sys.modules[func.__module__] if func.__module__ in _MAIN else importlib.import_module(module_name)
         _split(f"{module_name}:{qualname}")
-        found = _walk(home, qualname)
-    except (ImportError, AttributeError, InvalidTask, TypeError, ValueError) as error:
-        raise InvalidTask(f"{_describe(func)} can't be imported by its name: {error}") from error
-    if found != func:
+        found = _walk(sys.modules.get(home) or importlib.import_module(home), qualname)
+    except (ImportError, AttributeError, ValueError, InvalidTask) as error:
+        raise InvalidTask(f"{describe(func)} can't be imported by its name: {error}") from error
+    if not (found is func or (inspect.ismethod(found) and found == func)):
         raise InvalidTask(
-            f"{_describe(func)} is not what {module_name}:{qualname} names: "
-            "use functools.wraps in its decorator, or give it the name that it is bound to"
+            f"{describe(func)} is not what {module_name}:{qualname} names: "
+            "use functools.wraps in its decorator, or bind it to its own name"
         )
     return f"{module_name}:{qualname}"
+
+
+def _resolve(reference: str, allowed: AllowList) -> Callable[..., object]:
+    module_name, qualname = _split(reference)
+    _require_module(reference, module_name, allowed)
+    module = _import(module_name)
+    try:
+        found = _walk(module, qualname)
+    except AttributeError:
+        raise UnknownFunction(
+            f"module {module_name!r} has no {qualname!r} here: deploy the version that has it, or correct the name"
+        ) from None
+    refusal = _refusal(found)
+    if refusal or not callable(found):
+        raise FunctionNotAllowed(f"{reference!r} {refusal}")
+    own = ":".join(_own_name(found))
+    if own != reference:
+        raise FunctionNotAllowed(f"{reference!r} is really {own!r}: a task names a function by its own module and name")
+    _require_module(reference, str(inspect.unwrap(found).__module__), allowed)
+    if allowed.only_decorated and options_of(found) is UNDECLARED:
+        raise FunctionNotAllowed(f"{reference!r} is not decorated: put @task on it, or unset QUEUE_ONLY_DECORATED")
+    return found
+
+
+def _require_module(reference: str, module_name: str, allowed: AllowList) -> None:
+    if allowed.allows(module_name):
+        return
+    if allowed.folder is not None and _deciding_spec(module_name) is None:
+        raise UnknownFunction(f"no module {module_name!r} is here: deploy the version that has it, or check --app-dir")
+    raise FunctionNotAllowed(
+        f"{reference!r} runs code of {module_name!r}, which is not allowed: add it to QUEUE_ALLOWED_MODULES"
+    )
 
 
 def _refusal(func: object) -> str | None:
@@ -246,13 +176,89 @@ def _refusal(func: object) -> str | None:
         )
     if not isinstance(plain, FunctionType):
         return "is a callable object: give a function that calls it"
-    if _is_generator(plain):
+    if is_generator(plain):
         return "is a generator: give a function that runs through it"
     if is_local(plain):
         return (
             "is a local function or lambda, without a name to import it by: move it to module level "
             "(functools.wraps in a decorator), or set QUEUE_SECRET_KEY so that it can be serialized and signed"
         )
-    if "<" in f"{func.__self__.__qualname__ if inspect.ismethod(func) else ''}":
+    if inspect.ismethod(func) and "<" in getattr(func.__self__, "__qualname__", ""):
         return "belongs to a class inside a function: move the class to module level"
     return None
+
+
+def _own_name(func: Callable[..., object]) -> tuple[str, str]:
+    """The module and the qualified name that `func` has by itself, or through the class that it is bound to."""
+    plain = inspect.unwrap(func)
+    if inspect.ismethod(func) and inspect.isclass(func.__self__):
+        return func.__self__.__module__, f"{func.__self__.__qualname__}.{getattr(plain, '__name__', '?')}"
+    return str(plain.__module__), getattr(plain, "__qualname__", "?")
+
+
+def _main_module_name() -> str:
+    """The name by which another process imports what runs here as __main__."""
+    main = sys.modules["__main__"]
+    spec: ModuleSpec | None = getattr(main, "__spec__", None)
+    if spec is not None and spec.name.endswith(".__main__"):
+        raise InvalidTask(f"{spec.name} would run when imported: move its functions to another module of the package")
+    if spec is not None and spec.name not in _MAIN:
+        return spec.name
+    file = getattr(main, "__file__", None)
+    if file is None or not Path(file).is_file():
+        raise InvalidTask("a worker can't import what was typed or piped into Python: put the function into a module")
+    found = _deciding_spec(Path(file).stem)
+    if found is None or found.origin is None or Path(found.origin).resolve() != Path(file).resolve():
+        raise InvalidTask(f"{file} can't be imported as {Path(file).stem!r}: move the function to a module of its own")
+    return found.name
+
+
+def _split(reference: str) -> tuple[str, str]:
+    module_name, _, qualname = reference.partition(":")
+    for part in (*module_name.split("."), *qualname.split(".")):
+        if not part.isidentifier() or (part.startswith("__") and part.endswith("__")):
+            raise FunctionNotAllowed(f"{reference!r} is no reference: write module:qualname, without dunder names")
+    return module_name, qualname
+
+
+def _walk(module: ModuleType, qualname: str) -> object:
+    found: object = module
+    for part in qualname.split("."):
+        if not (found is module or inspect.isclass(found)):
+            raise FunctionNotAllowed(f"{qualname!r} goes through {found!r:.60}: only classes may hold a task function")
+        found = getattr(found, part)
+    return found
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        reason = "deploy the version that has it" if absent else "its own code fails, correct that"
+        raise UnknownFunction(
+            f"module {module_name!r} can't be imported ({type(error).__name__}: {error}): {reason}"
+        ) from error
+
+
+def _deciding_spec(module_name: str) -> ModuleSpec | None:
+    """The outermost package or module with a file: all below it lies where it lies, and nothing of it has to run."""
+    top, *rest = module_name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+        for part in rest:
+            if spec is None or spec.origin is not None:
+                break
+            spec = importlib.util.find_spec(f"{spec.name}.{part}")  # imports namespace packages alone: no code
+    except (ImportError, ValueError):  # ValueError: a module made by hand, without a spec
+        return None
+    return spec
+
+
+def _belongs_to(file: Path, folder: Path) -> bool:
+    if not file.is_relative_to(folder):
+        return False
+    standard = Path(sysconfig.get_path("stdlib")).resolve()
+    if standard.is_relative_to(folder) and file.is_relative_to(standard):
+        return False
+    return _INSTALLED.isdisjoint(file.relative_to(folder.parent).parts)
