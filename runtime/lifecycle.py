@@ -1,0 +1,141 @@
+"""What follows on the end of an attempt: the task's end, or another attempt and when. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from .options import UNDECLARED, TaskOptions
+from .retry import Backoff, Cancel, Retry, default_backoff, delay_after
+
+MOST_TIMEOUTS: Final = 2  # the first run, and the one retry that a timeout is granted
+MOST_CRASHES: Final = 3
+
+_SOON: Final = 0.001  # seconds; 0 would put the task ahead of the line
+_LONGEST_MESSAGE: Final = 16_000  # characters
+
+
+class Budget(Protocol):
+    """What an attempt knows of those before it: how many failed (timeouts included), how many timed out."""
+
+    @property
+    def failures(self) -> int: ...
+
+    @property
+    def timeouts(self) -> int: ...
+
+    @property
+    def max_retries(self) -> int: ...
+
+
+class Why(StrEnum):
+    """Why an attempt is ended from outside."""
+
+    CANCEL = "cancel"  # somebody's wish, for good
+    STOP = "stop"  # somebody's wish, until a retry by hand
+    DRAIN = "drain"  # its server goes
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt ended, in the words of `Settled`: without a `delay` (seconds) the task ends with `outcome`."""
+
+    outcome: str
+    delay: float | None = None
+    exception_name: str | None = None
+    exception_message: str | None = None
+
+
+DONE: Final = Verdict("done")
+INTERRUPTED: Final = Verdict("interrupted", 0.0)
+STOPPED: Final = Verdict("stopped", math.inf)
+
+
+def after_error(error: BaseException, budget: Budget, options: TaskOptions, jitter: float) -> Verdict:
+    """What the task's own code asked for by raising `error`; `jitter` is a random number in [0, 1)."""
+    if isinstance(error, Cancel):
+        return Verdict("cancelled", None, "Cancel", storable(error.reason, _LONGEST_MESSAGE))
+    name, message = type(error).__name__, message_of(error)
+    if isinstance(error, Retry):
+        return _after_retry(error, budget, options.backoff, jitter)
+    if budget.failures >= budget.max_retries or not _worth_a_retry(error, options):
+        return Verdict("failed", None, name, message)
+    delay, flaw = _delay(options.backoff, budget.failures + 1, jitter)
+    return Verdict("failed", delay, name, message + flaw)
+
+
+def after_timeout(limit: float, budget: Budget, jitter: float, own: Backoff | None = UNDECLARED.backoff) -> Verdict:
+    """An attempt ran longer than its `limit` seconds: one retry within the budget, however often it failed otherwise.
+
+    `own` is the backoff that the function declared.
+    """
+    message = f"the task ran longer than its timeout of {limit:g} s"
+    if budget.failures >= budget.max_retries or budget.timeouts + 1 >= MOST_TIMEOUTS:
+        return Verdict("failed", None, "TaskTimeout", message)
+    delay, flaw = _delay(own, budget.failures + 1, jitter)
+    return Verdict("timeout", delay, "TaskTimeout", message + flaw)
+
+
+def after_interrupt(why: Why) -> Verdict:
+    """An attempt was ended early for another reason than its time."""
+    if why is Why.CANCEL:
+        return Verdict("cancelled", None, "TaskCancelled", "the task was cancelled while it ran")
+    return STOPPED if why is Why.STOP else INTERRUPTED
+
+
+def after_death(crashes: int) -> Verdict:
+    """The worker process died under an attempt, after so many `crashes` of the same task."""
+    message = f"the task's worker process died under it, {crashes + 1} times now"
+    if crashes + 1 >= MOST_CRASHES:
+        return Verdict("failed", None, "WorkerDied", message)
+    return Verdict("crashed", 0.0, "WorkerDied", message)
+
+
+def refused(name: str, error: BaseException) -> Verdict:
+    """The stored task can't run, and no retry would change that."""
+    return Verdict("failed", None, name, message_of(error))
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an exception, as far as it has one and PostgreSQL can keep it."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its text can't be had: {type(broken).__name__})"
+    return storable(text, _LONGEST_MESSAGE)
+
+
+def storable(text: str, most: int) -> str:
+    """`text` as PostgreSQL can keep it: no NUL, no lone surrogates, `most` characters of its start and end."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}\n... {len(text) - most} characters left out ...\n{text[-(most - most // 2) :]}"
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _after_retry(error: Retry, budget: Budget, own: Backoff | None, jitter: float) -> Verdict:
+    if error.in_ is None:
+        delay, flaw = _delay(own, budget.failures + 1, jitter)
+    else:
+        delay, flaw = max(error.in_.total_seconds(), _SOON), ""
+    return Verdict("retry", delay, "Retry", storable(error.reason, _LONGEST_MESSAGE) + flaw)
+
+
+def _worth_a_retry(error: BaseException, options: TaskOptions) -> bool:
+    if isinstance(error, options.give_up_on):
+        return False
+    return isinstance(error, options.retry_on) or (not isinstance(error, Exception) and Exception in options.retry_on)
+
+
+def _delay(own: Backoff | None, failures: int, jitter: float) -> tuple[float, str]:
+    """The seconds to wait, and what to say when the function's own backoff could not be used."""
+    try:
+        delay, flaw = delay_after(own, failures, jitter), ""
+    except Exception as error:
+        delay = default_backoff(failures, jitter=jitter)
+        flaw = f" (its own backoff failed, {type(error).__name__}: {message_of(error)}; the default was used)"
+    return max(delay.total_seconds(), _SOON), flaw
