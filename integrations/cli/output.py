@@ -1,0 +1,147 @@
+"""What commands print: one JSON document, or tables and sentences that fit the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 200  # columns where no terminal says how wide it is
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+STYLES = {
+    "enqueued": "blue",
+    "waiting": "dim",
+    "doing": "cyan",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "stopped": "magenta",
+    "running": "green",
+    "starting": "cyan",
+    "draining": "yellow",
+    "drained": "yellow",
+    "blocked": "red",
+    "lost": "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: hidden where there is less room than `room` columns; `gives` way when it is tight."""
+
+    title: str
+    room: int = 0
+    gives: bool = False
+    right: bool = False
+
+
+def say(text: str | Text = "") -> None:
+    """Print a sentence to stdout, unbroken: the terminal wraps it."""
+    console().print(text, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print what went wrong to stderr."""
+    print(f"queued-tasks: {visible(text)}", file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """A console that takes text as it is: no markup, no guessed colours."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def document(value: object) -> None:
+    """Print `value` as the one JSON document of a command: durations in seconds, instants in ISO 8601."""
+    print(json.dumps(value, indent=2, default=_encode))
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table whose lines don't break at the width of the terminal."""
+    out = console()
+    shown = [place for place, column in enumerate(columns) if out.width >= column.room]
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place in shown:
+        column = columns[place]
+        grid.add_column(
+            Text(column.title, no_wrap=True),
+            no_wrap=not column.gives,  # what may wrap is what rich makes narrower
+            justify="right" if column.right else "left",
+        )
+    for row in rows:
+        grid.add_row(*(_cell(row[place]) for place in shown))
+    out.print(grid)
+
+
+def facts(rows: Iterable[tuple[str, str | Text]]) -> None:
+    """Print names and values, one a line, the values in line."""
+    known = list(rows)
+    width = max(len(name) for name, _ in known) + 2
+    for name, value in known:
+        line = Text(name.ljust(width), style="bold")
+        shown = Text(visible(value)) if isinstance(value, str) else value
+        line.append_text(Text("\n" + " " * width, style="not bold").join(shown.split("\n")))
+        say(Text.assemble(line))
+
+
+def state(name: str) -> Text:
+    """The name of a state in its colour."""
+    return Text(name, style=STYLES.get(name, ""))
+
+
+def visible(text: str) -> str:
+    """`text` without what a terminal would obey: stored text may come from anybody."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def ago(instant: datetime) -> str:
+    """How far `instant` is from now, in words: "3 s ago", "in 5 min"."""
+    seconds = (datetime.now(UTC) - instant).total_seconds()
+    if abs(seconds) < 1:
+        return "just now"
+    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    """A duration to about two digits: "0.25 s", "12 s", "5 min", "3 h", "2 d"."""
+    if seconds < 1:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    unit, size = next(unit for unit in _UNITS if seconds >= unit[1])
+    return f"{seconds / size:.0f} {unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _cell(value: str | Text) -> Text:
+    cell = Text(visible(value)) if isinstance(value, str) else value.copy()
+    cell.no_wrap = True
+    cell.overflow = "ellipsis"
+    return cell
+
+
+def _encode(value: object) -> object:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case _:
+            raise TypeError(f"{type(value).__qualname__} has no place in a JSON document")
