@@ -189,3 +189,22 @@ class Settled(msgspec.Struct, gc=False):
     exception_name: str | None = None
     exception_message: str | None = None
     exception_traceback: str | None = None
+
+
+class ContextWrite(msgspec.Struct, gc=False):
+    """The context of an attempt, a JSON object; the highest `version` counts."""
+
+    claimed: Claimed
+    version: int
+    value: str
+
+
+class LogWrite(msgspec.Struct, gc=False):
+    """A line that an attempt logged; `at` is a reading of time.monotonic()."""
+
+    claimed: Claimed
+    at: float
+    level: int
+    logger: str
+    message: str
+    exception: str | None

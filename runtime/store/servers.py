@@ -40,11 +40,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a beat brings back: all servers, and which of the own running tasks are to be cancelled or stopped."""
+    """What a beat brings back: all servers, which own running tasks are to be cancelled or stopped, the newest lane."""
 
     peers: tuple[Peer, ...]
     cancels: tuple[UUID, ...]
     stops: tuple[UUID, ...]
+    newest_lane: int
 
 
 class ServerStore:
@@ -91,7 +92,7 @@ class ServerStore:
             )
             for row in rows
         )
-        return News(tuple(peers), tuple(rows[0]["cancels"]), tuple(rows[0]["stops"]))
+        return News(tuple(peers), tuple(rows[0]["cancels"]), tuple(rows[0]["stops"]), rows[0]["newest_lane"])
 
     async def leave(self, server: ServerId, reason: str) -> None:
         """Go in order: nothing is held any more."""
@@ -109,7 +110,3 @@ class ServerStore:
     async def held_leases(self, server: ServerId) -> set[UUID]:
         """The leases that the database knows of."""
         return {row["id"] for row in await self._link.fetch("held_leases", server)}
-
-    async def drop_lease(self, server: ServerId, lease: UUID) -> list[UUID]:
-        """The tasks of a lease, for a claim whose answer never arrived."""
-        return list(await self._link.fetch_value("drop_lease", server, lease) or ())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from ..task import Claimed, NewTask, ServerId, Settled
+from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled
 from .lanes import Lane, Lanes
 from .link import Link
 
@@ -76,22 +76,46 @@ class TaskStore:
         *,
         full: Sequence[UUID],
         part: Sequence[UUID],
+        contexts: Sequence[ContextWrite] = (),
+        logs: Sequence[LogWrite] = (),
         added: Sequence[tuple[UUID, Sequence[NewTask]]] = (),
     ) -> Settlement:
-        """Record how attempts ended. `full` are the leases that hold nothing else, `part` the others.
+        """Record how attempts ended. `full` are the leases that hold nothing else, `part` the others. May be repeated.
 
-        `added`: tasks that ended attempts (by task id) added; written with them or, if they were lost, not at all.
-        May be repeated.
+        In the same transaction go the last contexts and log lines of these attempts, and the tasks that they added (by
+        the task that added them), unless the attempt was lost.
         """
         arguments = self._settle_arguments(server, settled, full, part)
-        if not added:
+        if not (contexts or logs or added):
             (row,) = await self._link.fetch("settle", *arguments)
             return _settlement(row)
-        return await self._settle_and_add(arguments, added)
+        await self.lanes.ensure([task for _, tasks in added for task in tasks])
+        async with self._link.transaction() as run:
+            if contexts:
+                await run("write_context", server, *_context_columns(contexts))
+            if logs:
+                await run("write_logs", server, *_log_columns(logs), False)
+            (row,) = await run("settle", *arguments)
+            settlement = _settlement(row)
+            tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
+            if tasks:
+                await run("add_tasks", *self._columns(tasks), True)
+        return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
 
-    async def give_back(self, server: ServerId, ids: Sequence[UUID]) -> int:
-        """Put claimed tasks that never started back into line; how many were still ours."""
-        return int(await self._link.fetch_value("give_back", server, ids))
+    async def record(self, server: ServerId, contexts: Sequence[ContextWrite], logs: Sequence[LogWrite]) -> None:
+        """Store contexts and log lines of attempts, if they are still this server's."""
+        if contexts:
+            await self._link.fetch("write_context", server, *_context_columns(contexts))
+        if logs:
+            await self._link.fetch("write_logs", server, *_log_columns(logs), True)
+
+    async def give_back(self, server: ServerId, ids: Sequence[UUID], *, full: Sequence[UUID]) -> int:
+        """Put claimed tasks that never started back into line; how many were still ours. `full`: see settle."""
+        return int(await self._link.fetch_value("give_back", server, ids, full))
+
+    async def drop_lease(self, server: ServerId, lease: UUID) -> None:
+        """Put back what a claim took whose answer never arrived, if it was carried out at all."""
+        await self._link.fetch("drop_lease", server, lease)
 
     async def cancel(self, ids: Sequence[UUID], reason: str) -> Interruption:
         """Cancel what has not started, ask the servers of what runs."""
@@ -106,12 +130,6 @@ class TaskStore:
     async def resume(self, ids: Sequence[UUID]) -> tuple[UUID, ...]:
         """Let stopped tasks run again; those that were stopped."""
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
-
-    async def promote(self, limit: int) -> tuple[int, float | None]:
-        """Let up to `limit` delayed tasks that are due into line: how many, and seconds until the next is due."""
-        row = await self._link.fetch_one("promote", limit)
-        assert row is not None
-        return row["lined"], row["next_in"]
 
     def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
         return [
@@ -159,18 +177,6 @@ class TaskStore:
             [end.id for end in settled if end.flagged],
         ]
 
-    async def _settle_and_add(
-        self, arguments: Sequence[Any], added: Sequence[tuple[UUID, Sequence[NewTask]]]
-    ) -> Settlement:
-        await self.lanes.ensure([task for _, tasks in added for task in tasks])
-        async with self._link.transaction() as run:
-            (row,) = await run("settle", *arguments)
-            settlement = _settlement(row)
-            tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
-            if tasks:
-                await run("add_tasks", *self._columns(tasks), True)
-        return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
-
 
 def _column(values: list[Any]) -> list[Any] | None:
     """None for a column that is null throughout: it costs nothing to send."""
@@ -179,6 +185,30 @@ def _column(values: list[Any]) -> list[Any] | None:
 
 def _uuid_array(ids: Sequence[UUID]) -> str | None:
     return "{" + ",".join(map(str, ids)) + "}" if ids else None
+
+
+def _context_columns(contexts: Sequence[ContextWrite]) -> list[list[Any]]:
+    return [
+        [write.claimed.lease for write in contexts],
+        [write.claimed.id for write in contexts],
+        [write.claimed.attempt for write in contexts],
+        [write.version for write in contexts],
+        [write.value for write in contexts],
+    ]
+
+
+def _log_columns(logs: Sequence[LogWrite]) -> list[list[Any]]:
+    now = time.monotonic()
+    return [
+        [line.claimed.lease for line in logs],
+        [line.claimed.id for line in logs],
+        [line.claimed.attempt for line in logs],
+        [now - line.at for line in logs],
+        [line.level for line in logs],
+        [line.logger for line in logs],
+        [line.message for line in logs],
+        [line.exception for line in logs],
+    ]
 
 
 def _settlement(row: Any) -> Settlement:

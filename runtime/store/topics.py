@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import asyncpg
 
@@ -90,6 +90,6 @@ class Topics:
         self._on_lost()
 
 
-async def notify(link: Link, messages: dict[str, str]) -> None:
+async def notify(link: Link, messages: Mapping[str, str]) -> None:
     """Send a payload to each topic, after and beside the transactions that they speak of."""
     await link.fetch("notify", list(messages), list(messages.values()))

@@ -138,33 +138,36 @@ begin
     return v_lined;
 end $$;
 
--- Give back what was claimed and never started: the same attempt, taken out of its lease.
-create function queued_tasks.give_back(p_server uuid, p_ids uuid[]) returns integer
-language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
-set plan_cache_mode = force_generic_plan
-as $$
+-- Give back what was claimed and never started: the same attempt, taken out of its lease. p_full: leases with nothing
+-- left open after this.
+create function queued_tasks.give_back(p_server uuid, p_ids uuid[], p_full uuid[]) returns integer
+language plpgsql as $$
 declare
     v_ids      uuid[];
     v_attempts integer[];
 begin
-    with mine as (
-        select l.id from queued_tasks.lease l where l.server = p_server and l.ids && p_ids for update
-    ), open as (
-        select u.id, u.attempt, l.id as lease, u.id = any (p_ids) as back
-          from queued_tasks.lease l join mine m on m.id = l.id, unnest(l.ids, l.attempts) u (id, attempt)
+    with mine as materialized (
+        select l.id, l.ids, l.attempts
+          from queued_tasks.lease l
+         where l.server = p_server and l.ids && p_ids
+         order by l.id
+           for update
     ), emptied as (
-        delete from queued_tasks.lease l
-         where l.id in (select o.lease from open o group by o.lease having bool_and(o.back))
+        delete from queued_tasks.lease l using mine m where l.id = m.id and l.id = any (p_full)
     ), shrunk as (
-        update queued_tasks.lease l set ids = k.ids, attempts = k.attempts
-          from (select o.lease, array_agg(o.id) as ids, array_agg(o.attempt) as attempts
-                  from open o where not o.back group by o.lease
-                having exists (select from open b where b.lease = o.lease and b.back)) k
-         where l.id = k.lease
+        update queued_tasks.lease l
+           set ids = array(select u.id from unnest(m.ids) with ordinality u (id, place)
+                            where u.id <> all (p_ids) order by u.place),
+               attempts = array(select m.attempts[u.place] from unnest(m.ids) with ordinality u (id, place)
+                                 where u.id <> all (p_ids) order by u.place)
+          from mine m
+         where l.id = m.id and l.id <> all (p_full)
     )
-    select array_agg(o.id order by o.id), array_agg(o.attempt order by o.id) into v_ids, v_attempts
-      from open o where o.back;
+    select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
+      from mine m cross join lateral unnest(m.ids, m.attempts) u (id, attempt)
+     where u.id = any (p_ids)
+       and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt)
+       and not exists (select from queued_tasks.result r where r.id = u.id);
     if v_ids is null then
         return 0;
     end if;

@@ -10,6 +10,7 @@ select h.server, s.name, h.state, h.slots, h.busy, h.beat_at, h.lock_key,
        extract(epoch from clock_timestamp() - h.beat_at)::float8 as silent_for,
        exists (select from me) as alive,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'cancel') as cancels,
-       (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'stop') as stops
+       (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'stop') as stops,
+       (select coalesce(max(l.id), 0) from queued_tasks.lane l) as newest_lane
   from queued_tasks.heartbeat h join queued_tasks.server s on s.id = h.server
  order by h.server = $1 desc, s.started_at

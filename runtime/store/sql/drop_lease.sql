@@ -1,2 +1,2 @@
--- $1 server, $2 lease: tasks of a claim whose answer never arrived
-select l.ids from queued_tasks.lease l where l.server = $1 and l.id = $2
+-- $1 server, $2 lease whose claim was never answered: puts back what it holds; how many
+select queued_tasks.give_back($1, l.ids, array[l.id]) from queued_tasks.lease l where l.server = $1 and l.id = $2

@@ -1,0 +1,228 @@
+"""Turn free slots into claims, never more than can start now and a little ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import assert_never
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from ..runtime import balance
+from ..runtime.actor import Actor, ActorRef
+from ..runtime.balance import Room
+from ..runtime.errors import DatabaseUnavailable
+from ..runtime.lines import Line, LookBack
+from ..runtime.store.lanes import Lane
+from ..runtime.store.tasks import TaskStore
+from ..runtime.task import Claimed, ServerId
+from .messages import (
+    ClaimerMessage,
+    Drain,
+    Freed,
+    Go,
+    Opened,
+    PeersChanged,
+    Place,
+    SettlerMessage,
+    SupervisorMessage,
+    SyncWanted,
+    Tick,
+    Unstarted,
+    Wake,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerMessage,
+)
+from .vitals import Vitals
+
+RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
+
+
+class Claimer(Actor[ClaimerMessage]):
+    """Claims when slots are free and something may be waiting: after a wake-up, a freed slot, a tick.
+
+    Messages only change what it knows; a `Go` behind them acts once on all of it. While a claim is under way further
+    messages queue up, so the busier the workers, the larger the claims. A claim that finds nothing is repeated after
+    `first_pause`, doubling to `polling_interval` (seconds), unless a wake-up comes first.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        server: ServerId,
+        settler: ActorRef[SettlerMessage],
+        supervisor: ActorRef[SupervisorMessage],
+        vitals: Vitals,
+        *,
+        first_pause: float,
+        polling_interval: float,
+        full_pass_interval: float,
+    ) -> None:
+        self._store = store
+        self._server = server
+        self._settler = settler
+        self._supervisor = supervisor
+        self._vitals = vitals
+        self._pause = first_pause
+        self._polling_interval = polling_interval
+        self._kinds = {sync: _Kind(LookBack(full_pass_interval)) for sync in (False, True)}
+        self._refs: dict[int, ActorRef[WorkerMessage]] = {}
+        self._lines: dict[int, Line] = {}
+        self._newest_lane = -1
+        self._doubtful: list[UUID] = []
+        self._draining = False
+
+    async def receive(self, message: ClaimerMessage) -> None:
+        match message:
+            case Freed(worker, count):
+                self._freed(worker, count)
+                self.ref.tell(Go())
+            case Go():
+                await self._act()
+            case Wake(newest_lane):
+                await self._learn_lanes(newest_lane)
+                self._look_again()
+            case Tick():
+                now = time.monotonic()
+                for kind in self._kinds.values():
+                    kind.empty = kind.empty and now < kind.look_at
+                self.ref.tell(Go())
+            case WorkerJoined(worker, sync, slots, ref):
+                self._refs[worker] = ref
+                self._kinds[sync].rooms[worker] = Room(slots)
+                self._kinds[sync].empty = False
+                self.ref.tell(Go())
+            case WorkerLeft(worker):
+                self._refs.pop(worker, None)
+                for kind in self._kinds.values():
+                    kind.rooms.pop(worker, None)
+                self._count()
+            case PeersChanged(_, newest_lane):
+                await self._learn_lanes(newest_lane)
+            case Drain():
+                self._draining = True
+            case _:
+                assert_never(message)
+
+    def _freed(self, worker: int, count: int) -> None:
+        now = time.monotonic()
+        for kind in self._kinds.values():
+            if room := kind.rooms.get(worker):
+                room.held -= count
+                passed = max(now - kind.freed_at.get(worker, now - RATE_MEMORY), 1e-6)
+                weight = min(1.0, passed / RATE_MEMORY)
+                room.rate += (count / passed - room.rate) * weight
+                kind.freed_at[worker] = now
+        self._count()
+
+    async def _act(self) -> None:
+        if self._draining:
+            return
+        for sync, kind in self._kinds.items():
+            want = balance.wanted(kind.rooms)
+            if want and not kind.empty:
+                try:
+                    await self._claim(sync, kind, want)
+                except DatabaseUnavailable:
+                    kind.empty = True  # until the next tick or wake-up
+
+    async def _claim(self, sync: bool, kind: _Kind, want: int) -> None:
+        await self._return_doubtful()
+        lanes = [lane for lane in self._store.lanes if lane.sync == sync]
+        ranks = _ranks(lanes)
+        began = time.monotonic()
+        reach = kind.look_back.reach(began, nearly_empty=kind.short)
+        lease = uuid7()
+        try:
+            claimed = await self._store.claim(
+                self._server, lease, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes], want
+            )
+        except DatabaseUnavailable:
+            self._doubtful.append(lease)
+            raise
+        ended = time.monotonic()
+        kind.look_back.done(reach, ended, ended - began)
+        kind.short = len(claimed) < want
+        kind.found(len(claimed), ended, self._pause, self._polling_interval)
+        self._vitals.claimed_at = ended
+        if claimed:
+            claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
+            self._place(lease, claimed, kind.rooms)
+            self.ref.tell(Go())
+
+    def _low(self, lane: Lane, reach: float, now: float) -> int:
+        line = self._lines.setdefault(lane.id, Line())
+        line.mark(now)
+        return line.before(now - reach) if reach else line.low
+
+    def _place(self, lease: UUID, claimed: list[Claimed], rooms: dict[int, Room]) -> None:
+        # The settler has to know of the lease before any of its attempts can end.
+        self._settler.tell(Opened(lease, len(claimed)))
+        self._vitals.claimed += len(claimed)
+        workers = balance.place(len(claimed), rooms)
+        batches: dict[int, list[Claimed]] = {}
+        for worker, task in zip(workers, claimed, strict=False):
+            batches.setdefault(worker, []).append(task)
+        for task in claimed:
+            self._lines[task.lane].taken(task.seq)
+        for worker, batch in batches.items():
+            rooms[worker].held += len(batch)
+            self._refs[worker].tell(Place(batch))
+        if homeless := claimed[len(workers) :]:
+            self._settler.tell(Unstarted(homeless))  # their worker left while the claim was under way
+        self._count()
+
+    async def _return_doubtful(self) -> None:
+        """A claim whose answer was lost may have been carried out: its tasks are held by nobody, so put them back."""
+        while self._doubtful:
+            await self._store.drop_lease(self._server, self._doubtful[-1])
+            self._doubtful.pop()
+
+    async def _learn_lanes(self, newest: int) -> None:
+        if newest <= self._newest_lane:
+            return
+        try:
+            await self._store.lanes.refresh()
+        except DatabaseUnavailable:
+            return
+        self._newest_lane = newest
+        if any(lane.sync for lane in self._store.lanes):
+            self._supervisor.tell(SyncWanted())
+        self._look_again()
+
+    def _look_again(self) -> None:
+        for kind in self._kinds.values():
+            kind.empty = False
+        self.ref.tell(Go())
+
+    def _count(self) -> None:
+        rooms = [room for kind in self._kinds.values() for room in kind.rooms.values()]
+        self._vitals.slots = sum(room.slots for room in rooms)
+        self._vitals.busy = sum(min(room.held, room.slots) for room in rooms)
+
+
+class _Kind:
+    """What the claimer knows about the async workers, or about the sync ones."""
+
+    def __init__(self, look_back: LookBack) -> None:
+        self.look_back = look_back
+        self.rooms: dict[int, Room] = {}
+        self.freed_at: dict[int, float] = {}
+        self.empty = False  # the last claim found nothing, and nobody said since that there is something
+        self.short = True  # the last claim got less than it asked for
+        self.pause = 0.0
+        self.look_at = 0.0
+
+    def found(self, count: int, now: float, first_pause: float, longest_pause: float) -> None:
+        """A claim returned so many; after nothing the next look waits, each time longer."""
+        self.empty = count == 0
+        self.pause = min(max(self.pause * 2, first_pause), longest_pause) if self.empty else 0.0
+        self.look_at = now + self.pause
+
+
+def _ranks(lanes: Iterable[Lane]) -> dict[int, int]:
+    """Each lane's place in the order of claiming; those of one priority share it and are claimed in order of arrival."""
+    urgencies = sorted({(-lane.priority, not lane.again) for lane in lanes})
+    return {lane.id: urgencies.index((-lane.priority, not lane.again)) for lane in lanes}

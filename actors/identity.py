@@ -1,0 +1,33 @@
+"""Who this server is: one incarnation, from its start to its end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from uuid_utils.compat import uuid7
+
+from ..runtime.task import ServerId
+
+
+@dataclass(slots=True)
+class Identity:
+    """The id is fresh at every start: two servers of one name, or on one host, never take each other for themselves.
+
+    `lock_key` names the session lock that peers look at; None while it isn't held.
+    """
+
+    name: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    version: str = field(default_factory=lambda: version("queued-tasks"))
+    id: ServerId = field(default_factory=lambda: ServerId(uuid7()))
+    lock_key: int | None = None
+
+    def renew_lock_key(self) -> int:
+        """A key that nobody holds yet."""
+        self.lock_key = secrets.randbits(62)
+        return self.lock_key

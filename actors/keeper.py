@@ -1,0 +1,105 @@
+"""Keep the lease: one beat renews this server's row and reads its peers, in one round trip."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+from loguru import logger
+
+from ..runtime.actor import Actor, ActorRef
+from ..runtime.errors import DatabaseUnavailable
+from ..runtime.store.servers import Beat, ServerStore
+from .identity import Identity
+from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, SupervisorMessage, Wishes
+from .vitals import Vitals
+
+BEAT_EVERY = 2.0  # seconds
+_MINUTE = 60.0
+
+
+class Keeper(Actor[KeeperMessage]):
+    """Beats on every tick. Lets LeaseLost pass: it ends this incarnation."""
+
+    def __init__(
+        self,
+        store: ServerStore,
+        identity: Identity,
+        vitals: Vitals,
+        claimer: ActorRef[ClaimerMessage],
+        janitor: ActorRef[JanitorMessage],
+        supervisor: ActorRef[SupervisorMessage],
+        *,
+        lease_ttl: float,
+        health_file: Path | None,
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._vitals = vitals
+        self._claimer = claimer
+        self._janitor = janitor
+        self._supervisor = supervisor
+        self._lease_ttl = lease_ttl
+        self._health_file = health_file
+        self._rates = _Rates(vitals)
+        self._process = psutil.Process()
+        self._away = False
+
+    async def receive(self, _: KeeperMessage) -> None:
+        try:
+            news = await self._store.beat(self._identity.id, self._say())
+        except DatabaseUnavailable as error:
+            if not self._away:
+                logger.warning("PostgreSQL is away: work goes on, claims wait ({})", error)
+            self._away = True
+            return
+        if self._away:
+            logger.info("PostgreSQL is back")
+        self._away = False
+        self._vitals.beat_at = time.monotonic()
+        self._touch_health_file()
+        changed = PeersChanged(news.peers, news.newest_lane)
+        self._claimer.tell(changed)
+        self._janitor.tell(changed)
+        if news.cancels or news.stops:
+            self._supervisor.tell(Wishes(news.cancels, news.stops))
+
+    def _say(self) -> Beat:
+        vitals = self._vitals
+        claimed, settled = self._rates.per_minute()
+        return Beat(
+            lock_key=self._identity.lock_key,
+            state=vitals.state,
+            workers=vitals.workers,
+            slots=vitals.slots,
+            busy=vitals.busy,
+            details={
+                "claimed_per_minute": claimed,
+                "settled_per_minute": settled,
+                "load": round(os.getloadavg()[0], 2),
+                "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
+                "error": vitals.error,
+            },
+        )
+
+    def _touch_health_file(self) -> None:
+        if self._health_file is not None and self._vitals.claiming(self._lease_ttl):
+            self._health_file.touch()
+
+
+class _Rates:
+    """How many tasks were claimed and settled within the last minute."""
+
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
+        self._seen: list[tuple[float, int, int]] = []
+
+    def per_minute(self) -> tuple[int, int]:
+        now = time.monotonic()
+        self._seen.append((now, self._vitals.claimed, self._vitals.settled))
+        while self._seen[0][0] < now - _MINUTE:
+            del self._seen[0]
+        _, claimed, settled = self._seen[0]
+        return self._vitals.claimed - claimed, self._vitals.settled - settled

@@ -1,0 +1,98 @@
+"""Listen for wake-ups, and hold the lock by which peers see that this process lives."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from loguru import logger
+
+from ..runtime.actor import Actor, ActorRef
+from ..runtime.announce import read_news
+from ..runtime.errors import DatabaseUnavailable
+from ..runtime.store.topics import Topics
+from .identity import Identity
+from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, ListenerMessage, Reconnect, Tick, Wake
+
+PROBE_EVERY = 10  # ticks
+
+
+class Listener(Actor[ListenerMessage]):
+    """One connection that only listens. Without it, or without an answer on it, the polls of the others still find all.
+
+    `topic` is the one on which enqueuers and servers say what has changed; None with notifications off.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        identity: Identity,
+        claimer: ActorRef[ClaimerMessage],
+        janitor: ActorRef[JanitorMessage],
+        keeper: ActorRef[KeeperMessage],
+        *,
+        topic: str | None,
+    ) -> None:
+        self._identity = identity
+        self._claimer = claimer
+        self._janitor = janitor
+        self._keeper = keeper
+        self._topic = topic
+        self._topics = Topics(
+            dsn,
+            schema,
+            name=f"server {identity.name}: listen",
+            on_notified=self._notified,
+            on_lost=lambda: self.ref.tell(Reconnect()),
+        )
+        self._open = False
+        self._ticks = 0
+
+    async def started(self) -> None:
+        self.ref.tell(Reconnect())
+
+    async def stopped(self) -> None:
+        self._topics.close()
+
+    async def receive(self, message: ListenerMessage) -> None:
+        match message:
+            case Reconnect():
+                await self._connect()
+            case Tick():
+                await self._look_after()
+            case _:
+                assert_never(message)
+
+    async def _connect(self) -> None:
+        self._open = False
+        # A key of its own for every session: the one before may still be held by a connection that hangs.
+        key = self._identity.renew_lock_key()
+        try:
+            await self._topics.open([self._topic] if self._topic else [], lock_key=key)
+        except DatabaseUnavailable as error:
+            self._identity.lock_key = None
+            logger.debug("not listening: {}", error)
+            return
+        self._open = True
+        self._keeper.tell(Tick())  # peers are to know the new key
+        self._claimer.tell(Wake())  # what was said meanwhile went unheard
+
+    async def _look_after(self) -> None:
+        """A half-open connection looks alive until somebody asks; one that could not be opened is tried again."""
+        self._ticks += 1
+        if not self._open:
+            await self._connect()
+        elif self._ticks % PROBE_EVERY == 0:
+            try:
+                await self._topics.probe()
+            except DatabaseUnavailable:
+                await self._connect()
+
+    def _notified(self, _topic: str, payload: str) -> None:
+        news = read_news(payload)
+        if self._identity.id in news.servers:
+            self._keeper.tell(Tick())
+        if news.delayed:
+            self._janitor.tell(Wake())
+        if news.lanes:
+            self._claimer.tell(Wake(max(news.lanes)))

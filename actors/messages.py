@@ -1,0 +1,184 @@
+"""What the actors of a server say to each other. Frames from worker processes are in runtime/wire.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+from ..runtime import wire
+from ..runtime.actor import ActorRef, Coalesced
+from ..runtime.store.servers import Peer
+from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Coalesced):
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake(Coalesced):
+    """Something may be claimable, perhaps in a lane as new as `newest_lane`."""
+
+    newest_lane: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Go(Coalesced):
+    """Act on what the messages before this one have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The server goes: take nothing new. What runs may go on for `grace` seconds."""
+
+    grace: float
+
+
+# ---- about workers
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker takes work."""
+
+    worker: int
+    sync: bool
+    slots: int
+    ref: ActorRef[WorkerMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeft:
+    """A worker takes no more work."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """So many of a worker's attempts have ended."""
+
+    worker: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Attempts for a worker to run."""
+
+    attempts: list[Claimed]
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """A standby is to take work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Running tasks that somebody wants cancelled or stopped."""
+
+    cancels: tuple[UUID, ...]
+    stops: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The process of a worker is gone."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The application was imported by a worker."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """A worker's process is gone and its attempts are accounted for. `traceback`: it could not start."""
+
+    worker: int
+    code: int
+    traceback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncWanted(Coalesced):
+    """There are tasks for sync workers."""
+
+
+# ---- about attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A claim: this many attempts will be settled under this lease."""
+
+    lease: UUID
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """How attempts ended, with what is to be written in the same transaction."""
+
+    settled: list[Settled]
+    contexts: list[ContextWrite]
+    logs: list[LogWrite]
+    added: list[tuple[UUID, list[NewTask]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unstarted:
+    """Attempts that were claimed and never started."""
+
+    attempts: list[Claimed]
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What running attempts want stored."""
+
+    contexts: list[ContextWrite]
+    logs: list[LogWrite]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A worker asks for something that needs the database; `answer` sends to it."""
+
+    call: wire.Call
+    answer: Callable[[wire.Answer], None]
+
+
+# ---- about the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class PeersChanged:
+    """All servers as of the last beat, this one among them; `newest_lane` is the highest id of a lane."""
+
+    peers: tuple[Peer, ...]
+    newest_lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect(Coalesced):
+    """The listening connection is gone."""
+
+
+ClaimerMessage: TypeAlias = Tick | Wake | Go | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
+WorkerMessage: TypeAlias = Tick | Place | Activate | Wishes | Drain | Died | wire.FromWorker
+SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Go | Tick
+RecorderMessage: TypeAlias = Writes
+DeskMessage: TypeAlias = Asked
+KeeperMessage: TypeAlias = Tick
+ListenerMessage: TypeAlias = Tick | Reconnect
+JanitorMessage: TypeAlias = Tick | Wake | PeersChanged
+SupervisorMessage: TypeAlias = Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | Wishes

@@ -1,0 +1,34 @@
+"""How a server is doing: each actor writes its own part, the heartbeat and the health checks read them all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Vitals:
+    """Times are readings of time.monotonic(), counts grow from the start of the incarnation."""
+
+    state: str = "starting"  # written by the supervisor
+    workers: int = 0
+    error: str | None = None  # why the application can't be imported
+    slots: int = 0  # written by the claimer
+    busy: int = 0
+    claimed: int = 0
+    claimed_at: float | None = None  # the last claim that PostgreSQL answered
+    settled: int = 0  # written by the settler
+    lost: int = 0
+    beat_at: float | None = None  # written by the keeper
+    memory: dict[int, int] = field(default_factory=dict)  # bytes by worker, written by the workers
+
+    def claiming(self, lease_ttl: float) -> bool:
+        """Whether this server takes work: it has workers, a valid lease, and PostgreSQL answers."""
+        now = time.monotonic()
+        return (
+            self.state == "running"
+            and self.beat_at is not None
+            and now - self.beat_at < lease_ttl
+            and self.claimed_at is not None
+            and now - self.claimed_at < lease_ttl
+        )

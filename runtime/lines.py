@@ -1,0 +1,72 @@
+"""Where to start reading a line of waiting tasks: the low-water of each lane, and how far to look back. Pure.
+
+A line is read from above its low-water, because an index scan from its start walks over every row that was ever
+claimed while vacuum is held back. A sequence number is taken before its row is committed, so a low-water can pass a
+row that becomes visible a little later: reading again from where the low-water stood a while ago is not a safety net
+but part of what makes claims complete.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+LATE = 1.0  # seconds by which an enqueuing statement may normally overtake another
+VERY_LATE = 60.0  # seconds after which none can be under way: statements are given up long before
+_MARK_EVERY = 0.1  # seconds
+_SHARE = 20  # a look back may cost a twentieth of the time
+
+
+@dataclass(slots=True)
+class Line:
+    """One lane's low-water; times are readings of a monotonic clock, in seconds."""
+
+    low: int = 0
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def mark(self, now: float) -> None:
+        """Remember where the low-water stands."""
+        if not self._marks or now - self._marks[-1][0] >= _MARK_EVERY:
+            self._marks.append((now, self.low))
+            while len(self._marks) > 1 and self._marks[1][0] <= now - VERY_LATE:
+                self._marks.popleft()
+
+    def taken(self, seq: int) -> None:
+        """A task at `seq` was claimed."""
+        self.low = max(self.low, seq)
+
+    def before(self, then: float) -> int:
+        """Where the low-water stood at `then`, or a little earlier; 0 when nothing is known of that time."""
+        known = 0
+        for when, low in self._marks:
+            if when > then:
+                break
+            known = low
+        return known
+
+
+@dataclass(slots=True)
+class LookBack:
+    """How far the next claim looks back.
+
+    A claim that the one before left nearly nothing always does: it costs nothing there. Under a backlog one claim in a
+    while does, at most a twentieth of the time. And once per `full_interval` one looks back past anything that can be
+    under way.
+    """
+
+    full_interval: float
+    _late_at: float = 0.0
+    _full_at: float = 0.0
+
+    def reach(self, now: float, *, nearly_empty: bool) -> float:
+        """Seconds to look back; 0 to go on from the low-water."""
+        if now >= self._full_at:
+            return VERY_LATE
+        return LATE if nearly_empty or now >= self._late_at else 0.0
+
+    def done(self, reach: float, now: float, cost: float) -> None:
+        """A claim that looked back that far took `cost` seconds."""
+        if reach:
+            self._late_at = now + max(_MARK_EVERY, _SHARE * cost)
+        if reach == VERY_LATE:
+            self._full_at = now + max(self.full_interval, _SHARE * cost)

@@ -1,0 +1,30 @@
+"""Upkeep of the tables, in bounded batches."""
+
+from __future__ import annotations
+
+from .link import Link
+
+
+class Upkeep:
+    """Each duty may be done by any server at any time; two that do it at once do it half each, or one for nothing."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def promote(self, limit: int) -> tuple[int, float | None]:
+        """Let up to `limit` delayed tasks that are due into line: how many, and seconds until the next is due."""
+        row = await self._link.fetch_one("promote", limit)
+        assert row is not None
+        return row["lined"], row["next_in"]
+
+    async def sweep_children(self, limit: int) -> int:
+        """Let go of children whose parents have all ended, should any have been left; how many were found."""
+        return int(await self._link.fetch_value("sweep_children", limit))
+
+    async def prune(self, retention: float, limit: int) -> int:
+        """Remove up to `limit` tasks that ended more than `retention` seconds ago; how many."""
+        return int(await self._link.fetch_value("prune", retention, limit))
+
+    async def prune_traces(self, retention: float) -> None:
+        """Remove what is remembered of removed tasks and of servers that ended `retention` seconds ago."""
+        await self._link.fetch("prune_traces", retention)
