@@ -1,0 +1,94 @@
+"""Tell the supervisor what happens in a worker: ends, contexts, log lines; batched, in an order that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import get_ident
+from typing import Any, Final
+
+from ..runtime import wire
+from ..runtime.current import Running
+from ..runtime.framing import FrameTooLarge, Mailbox
+from ..runtime.lifecycle import refused
+from ..runtime.logging import Lines
+
+CONTEXT_PAUSE: Final = 0.1  # seconds between two writes of contexts
+
+
+class Reporter:
+    """Made on the loop of the mailbox; `context_changed`, `lines.add` and `ended_threadsafe` may be called anywhere."""
+
+    def __init__(self, mailbox: Mailbox[Any]) -> None:
+        self.lines = Lines(self._wake)
+        self._mailbox = mailbox
+        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
+        self._ends: list[wire.End] = []
+        self._changed: list[Running] = []
+
+    def ended(self, end: wire.End) -> None:
+        """Report an end with the others of this turn of the loop, after the lines that were logged before it."""
+        if not self._ends:
+            self._loop.call_soon(self.flush)
+        self._ends.append(end)
+
+    def ended_threadsafe(self, end: wire.End) -> None:
+        """The same from any thread."""
+        self._loop.call_soon_threadsafe(self.ended, end)
+
+    def context_changed(self, running: Running) -> None:
+        """Report a context a little later, as it stands then; its end may overtake it and takes it along."""
+        self._changed.append(running)
+        if len(self._changed) > 1:
+            return
+        if get_ident() == self._thread:
+            self._report_contexts_later()
+        else:
+            self._loop.call_soon_threadsafe(self._report_contexts_later)
+
+    def flush(self) -> None:
+        """Send lines and ends now."""
+        for frame in self.lines.take() if self.lines else ():
+            self._mailbox.send(frame)
+        if self._ends:
+            ends, self._ends = self._ends, []
+            self._send_ends(ends)
+
+    def _wake(self) -> None:
+        if get_ident() == self._thread:
+            self._loop.call_soon(self.flush)
+        else:
+            self._loop.call_soon_threadsafe(self.flush)
+
+    def _report_contexts_later(self) -> None:
+        self._loop.call_later(CONTEXT_PAUSE, self._report_contexts)
+
+    def _report_contexts(self) -> None:
+        changed, self._changed = self._changed, []
+        for running in changed:
+            value = None if running.over or running.context is None else running.context.take()
+            if value is not None:
+                self._mailbox.send(wire.ContextChanged(running.attempt.no, value))
+
+    def _send_ends(self, ends: list[wire.End]) -> None:
+        """Send as few frames as their limit allows; what is too large even alone has failed."""
+        try:
+            self._mailbox.send(wire.Ended(ends))
+        except FrameTooLarge as error:
+            if len(ends) == 1:
+                self._mailbox.send(wire.Ended([_too_large(ends[0], error)]))
+                return
+            middle = len(ends) // 2
+            self._send_ends(ends[:middle])
+            self._send_ends(ends[middle:])
+
+
+def _too_large(end: wire.End, error: FrameTooLarge) -> wire.End:
+    verdict = refused("SerializationError", error)
+    return wire.End(
+        end.no,
+        verdict.outcome,
+        end.took,
+        exception_name=verdict.exception_name,
+        exception_message=verdict.exception_message,
+    )

@@ -1,0 +1,191 @@
+"""The context of a task: a nested dictionary that survives a retry, reached by dotted paths."""
+
+from __future__ import annotations
+
+import copy
+import json
+from threading import Lock
+from typing import Final, cast
+
+from .codec import MAX_RESULT_BYTES, encode_json
+from .current import Running, get_running
+from .errors import InvalidState, QueuedTasksError, SerializationError
+from .task import Json
+
+MAX_CONTEXT: Final = MAX_RESULT_BYTES  # characters of JSON
+_ABSENT: Final = object()
+
+
+def set_context(path: str, value: object) -> None:
+    """Keep `value` at the dotted `path` of the running task's context, where a retry of the task finds it.
+
+    What is kept is a copy, as JSON gives it back. It is written within about 100 ms, and before the task's end.
+
+    Raises:
+        QueuedTasksError: there is no running task here.
+        SerializationError: it is not JSON, the context would become too large, or the path has an empty part.
+        InvalidState: a part of the path holds something else than a dictionary.
+    """
+    running = _running("set_context")
+    context = context_of(running)
+    if context.set(path, value):
+        running.workplace.context_changed(running)
+
+
+def get_context(path: str, default: Json = None) -> Json:
+    """A copy of what stands at the dotted `path` of the running task's context, else `default`.
+
+    Raises:
+        QueuedTasksError: there is no running task here.
+    """
+    return context_of(_running("get_context")).get(path, default)
+
+
+def get_full_context() -> dict[str, Json]:
+    """A copy of the running task's whole context.
+
+    Raises:
+        QueuedTasksError: there is no running task here.
+    """
+    return context_of(_running("get_full_context")).copy()
+
+
+def set_full_context(values: dict[str, Json]) -> None:
+    """Replace the running task's whole context.
+
+    Raises:
+        QueuedTasksError: there is no running task here.
+        SerializationError: it is no dictionary, not JSON, or too large.
+    """
+    replace_context(_running("set_full_context"), values)
+
+
+def clear_context() -> None:
+    """Empty the running task's context.
+
+    Raises:
+        QueuedTasksError: there is no running task here.
+    """
+    replace_context(_running("clear_context"), {})
+
+
+def context_of(running: Running) -> Context:
+    """The context of an attempt, read from what was stored when it is first asked for."""
+    if running.context is None:
+        running.context = Context(running.attempt.context)
+    return running.context
+
+
+def replace_context(running: Running, values: dict[str, Json]) -> None:
+    """As `set_full_context`, for a given attempt."""
+    if context_of(running).replace(values):
+        running.workplace.context_changed(running)
+
+
+class Context:
+    """A nested dictionary of JSON values; safe to use from several threads."""
+
+    __slots__ = ("_lock", "_size", "_unsent", "_values")
+
+    def __init__(self, stored: str | None = None) -> None:
+        values = {} if stored is None else json.loads(stored)
+        self._values: dict[str, Json] = values if isinstance(values, dict) else {}
+        self._size = len(stored or "")  # at least the characters of its JSON
+        self._unsent = False
+        self._lock = Lock()
+
+    def get(self, path: str, default: Json = None) -> Json:
+        found: Json = self._values
+        for part in path.split("."):
+            found = found.get(part, _ABSENT) if isinstance(found, dict) else _ABSENT
+            if found is _ABSENT:
+                return default
+        return copy.deepcopy(found)
+
+    def copy(self) -> dict[str, Json]:
+        with self._lock:
+            return copy.deepcopy(self._values)
+
+    def set(self, path: str, value: object) -> bool:
+        """Keep `value` at `path`; whether this is the first change since `take`."""
+        *parents, last = _parts(path)
+        text = encode_json({last: value})
+        with self._lock:
+            holder, made = self._holder(parents, path)
+            before = holder.get(last, _ABSENT)
+            holder[last] = json.loads(text)[last]
+            try:
+                self._grow(len(text) + len(path) + 8 * len(parents))
+            except SerializationError:
+                _put_back(holder, last, before)
+                if made:
+                    made[0].pop(made[1], None)
+                raise
+            return self._changed()
+
+    def replace(self, values: object) -> bool:
+        """Keep `values` instead of all; whether this is the first change since `take`."""
+        if not isinstance(values, dict):
+            raise SerializationError(f"a context is a dictionary, not {values!r:.60}: give a dict")
+        text = encode_json(values)
+        with self._lock:
+            self._values, self._size = json.loads(text), len(text)
+            return self._changed()
+
+    def take(self) -> str | None:
+        """The whole as JSON, if it changed since this was called last."""
+        if not self._unsent:
+            return None
+        with self._lock:
+            self._unsent = False
+            text = encode_json(self._values)
+            self._size = len(text)
+            return text
+
+    def _holder(self, parents: list[str], path: str) -> tuple[dict[str, Json], tuple[dict[str, Json], str] | None]:
+        """The dictionary that holds the end of `path`, and where the first one that had to be made for it stands."""
+        holder, made = self._values, None
+        for part in parents:
+            inner = holder.get(part, _ABSENT)
+            if inner is _ABSENT:
+                made = made or (holder, part)
+                inner = holder[part] = {}
+            if not isinstance(inner, dict):
+                raise InvalidState(
+                    f"{part!r} of the path {path!r} holds {inner!r:.60}, not a dictionary: set that to a dict first"
+                )
+            holder = inner
+        return holder, made
+
+    def _grow(self, characters: int) -> None:
+        size = self._size + characters
+        if size > MAX_CONTEXT:
+            size = len(encode_json(self._values))
+        self._size = size
+
+    def _changed(self) -> bool:
+        first, self._unsent = not self._unsent, True
+        return first
+
+
+def _parts(path: object) -> list[str]:
+    if not isinstance(path, str) or not all(path.split(".")):
+        raise SerializationError(f"{path!r:.60} is no path: give names with dots between them, like 'import.page'")
+    encode_json(path)
+    return path.split(".")
+
+
+def _put_back(holder: dict[str, Json], key: str, before: object) -> None:
+    if before is _ABSENT:
+        del holder[key]
+    else:
+        holder[key] = cast("Json", before)
+
+
+def _running(what: str) -> Running:
+    running = get_running()
+    if running is None:
+        raise QueuedTasksError(
+            f"{what}() was called outside a running task: call it in a task's own code, while that runs"
+        )
+    return running

@@ -1,0 +1,102 @@
+"""The attempt that runs here: what user code can ask about it, and what its worker notes about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from . import wire
+from .lifecycle import Why
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTask:
+    """The task that is running; `deadline` is None without a timeout, `app` without `--app`."""
+
+    id: UUID
+    name: str
+    attempt: int
+    deadline: datetime | None
+    app: Any  # the user's own application
+
+
+class Workplace:
+    """What all attempts in one worker process share."""
+
+    __slots__ = ("app", "backend", "context_changed")
+
+    def __init__(self, context_changed: Callable[[Running], None], backend: object | None = None) -> None:
+        self.app: object | None = None
+        self.context_changed = context_changed  # called on any thread, when a context has something to send
+        self.backend = backend
+
+
+class Running:
+    """An attempt from the moment that it may start until its end is decided; instants are of time.monotonic()."""
+
+    __slots__ = (
+        "attempt",
+        "cancel",
+        "context",
+        "deadline",
+        "handle",
+        "ordinal",
+        "outbox",
+        "over",
+        "started",
+        "why",
+        "workplace",
+    )
+
+    def __init__(self, attempt: wire.Attempt, workplace: Workplace) -> None:
+        self.attempt = attempt
+        self.workplace = workplace
+        self.started: float | None = None
+        self.deadline: float | None = None
+        self.why: Why | None = None  # set before it is interrupted
+        self.cancel: Callable[[], object] | None = None
+        self.over = False
+        self.context: Context | None = None  # made when it is first used
+        self.outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
+        self.handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
+        self.ordinal = 0  # of the next task that this one adds
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.started = now = time.monotonic()
+        timeout = self.attempt.timeout
+        if timeout is not None:
+            self.deadline = now + timeout
+
+
+running_here: ContextVar[Running | None] = ContextVar("running_here", default=None)
+
+
+def get_running() -> Running | None:
+    """The attempt on whose behalf this code runs; None outside, and in what outlived its attempt."""
+    running = running_here.get()
+    return None if running is None or running.over else running
+
+
+def get_current_task() -> CurrentTask | None:
+    """The task that this code runs for, also in the threads and asyncio tasks that it starts; None outside a task."""
+    running = get_running()
+    if running is None:
+        return None
+    attempt = running.attempt
+    return CurrentTask(
+        UUID(bytes=attempt.id), attempt.name, attempt.attempt, _wall_time(running.deadline), running.workplace.app
+    )
+
+
+def _wall_time(instant: float | None) -> datetime | None:
+    return None if instant is None else datetime.now(UTC) + timedelta(seconds=instant - time.monotonic())

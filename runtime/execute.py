@@ -1,0 +1,330 @@
+"""Run one attempt, from its row to its end. Catches all that user code raises, raises nothing, knows no store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from typing import Any, Final, cast
+from uuid import UUID
+
+from loguru import logger
+
+from . import wire
+from .codec import decode_arguments, encode_result
+from .context import context_of, replace_context
+from .current import Running, running_here
+from .errors import InvalidTask, SerializationError, TaskTimeout
+from .functions import AllowList, executor_of, options_of, resolve
+from .hooks import HookPoint, HookTask, on_post_run, on_pre_run, run_all, run_all_sync
+from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, refused
+from .logging import formatted
+from .options import UNDECLARED, TaskOptions
+from .retry import Cancel, Retry
+from .task import Executor, Json, NewTask
+
+_CLOSED: Final = "The task has ended: what it adds must be added while it runs."
+
+
+class Function:
+    """A task function and what it declared."""
+
+    __slots__ = ("call", "is_async", "options")
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
+        self.is_async = executor_of(call) is Executor.ASYNC
+        self.options = options_of(call)
+
+
+class Functions:
+    """The task functions of this process. `imported` is called after each new one: its module may have just run."""
+
+    def __init__(self, allowed: AllowList, imported: Callable[[], None]) -> None:
+        self._allowed = allowed
+        self._imported = imported
+        self._known: dict[str, Function] = {}
+
+    def get(self, reference: str) -> Function:
+        """The function that `reference` names.
+
+        Raises:
+            InvalidTask: it is unknown here, or not allowed.
+        """
+        known = self._known.get(reference)
+        if known is None:
+            known = self._known[reference] = Function(resolve(reference, self._allowed))
+            self._imported()
+        return known
+
+
+async def run(running: Running, functions: Functions) -> wire.End:
+    """Run an attempt on this event loop, a plain function on a thread; it may be cancelled whenever it awaits."""
+    running_here.set(running)
+    course = _Course(running)
+    try:
+        function, args, kwargs = course.prepare(functions)
+        if on_pre_run:
+            await _tell(on_pre_run, running)
+        if function.is_async:
+            course.value = await function.call(*args, **kwargs)
+        else:
+            await _on_thread(course, function.call, args, kwargs)
+        if running.outbox is not None:
+            course.added = await running.outbox.hand_over(_CLOSED)
+        course.encode()
+    except BaseException as error:
+        course.error = error
+    course.judge()
+    if on_post_run and course.function is not None:
+        await _tell_quietly(on_post_run, running, **course.told())
+    return course.end()
+
+
+def run_blocking(
+    running: Running, functions: Functions, interruptible: AbstractContextManager[object], loop: asyncio.Runner
+) -> wire.End:
+    """Run an attempt on this thread, what of it is async on `loop`.
+
+    Inside `interruptible` an exception may come at any time, `running.why` says why.
+    """
+    running_here.set(running)
+    course = _Course(running)
+    try:
+        with interruptible:
+            function, args, kwargs = course.prepare(functions)
+            if on_pre_run:
+                _tell_blocking(on_pre_run, running, loop)
+            course.value = function.call(*args, **kwargs)
+            if function.is_async:
+                course.value = loop.run(cast("Coroutine[Any, Any, object]", course.value), context=copy_context())
+            if running.outbox is not None and len(running.outbox):
+                course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
+        course.encode()
+    except BaseException as error:
+        course.error = error
+    course.judge()
+    if on_post_run and course.function is not None:
+        try:
+            _tell_blocking(on_post_run, running, loop, **course.told())
+        except BaseException as error:
+            _log_failures(on_post_run, [error])
+    return course.end()
+
+
+def interrupted_early(running: Running) -> wire.End:
+    """The end of an attempt that is interrupted before it has started."""
+    running.over = True
+    assert running.why is not None
+    verdict = after_interrupt(running.why)
+    return wire.End(
+        running.attempt.no, verdict.outcome, 0.0, None, verdict.delay, verdict.exception_name, verdict.exception_message
+    )
+
+
+class _Refused(Exception):
+    """A task that can't run, or whose result can't be kept: `name` and `reason` are recorded, nothing is retried."""
+
+    def __init__(self, name: str, reason: Exception) -> None:
+        self.name = name
+        self.reason = reason
+
+
+class _Course:
+    """What is known so far about an attempt."""
+
+    __slots__ = ("added", "error", "function", "result", "running", "value", "verdict")
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        self.function: Function | None = None
+        self.value: object = None
+        self.result: str | None = None
+        self.added: list[NewTask] | None = None
+        self.error: BaseException | None = None
+        self.verdict = DONE
+
+    def prepare(self, functions: Functions) -> tuple[Function, list[object], dict[str, object]]:
+        attempt = self.running.attempt
+        try:
+            function = functions.get(attempt.function)
+            args, kwargs = decode_arguments(function.call, attempt.args, attempt.kwargs)
+        except (InvalidTask, SerializationError) as error:
+            name = "InvalidTask" if isinstance(error, InvalidTask) else "SerializationError"
+            raise _Refused(name, error) from error
+        self.function = function
+        return function, args, kwargs
+
+    def encode(self) -> None:
+        if self.value is None or self.running.why is not None:
+            return
+        try:
+            self.result = encode_result(self.value)
+        except Exception as error:  # serializing runs code of the user's types
+            raise _Refused("SerializationError", error) from error
+
+    def judge(self) -> None:
+        """Decide the outcome, from what the function did and from why it was interrupted."""
+        running, error = self.running, self.error
+        attempt = running.attempt
+        if running.why is Why.TIMEOUT:
+            self.verdict = after_timeout(attempt.timeout or 0.0, attempt, _jitter(), self._options.backoff)
+        elif running.why is not None:
+            self.verdict = after_interrupt(running.why)
+        elif isinstance(error, _Refused):
+            self.verdict = refused(error.name, error.reason)
+        elif error is not None:
+            self.verdict = after_error(error, attempt, self._options, _jitter())
+
+    def told(self) -> dict[str, object]:
+        """What the post-run hooks are told: the value of a task that is done, the error of any other."""
+        if self.verdict is DONE:
+            return {"result": self.value, "error": None}
+        error = self.error
+        if self.running.why is Why.TIMEOUT:
+            error = TaskTimeout("TaskTimeout", self.verdict.exception_message or "")
+        return {"result": None, "error": error.reason if isinstance(error, _Refused) else error}
+
+    def end(self) -> wire.End:
+        running, verdict = self.running, self.verdict
+        running.over = True
+        took = time.monotonic() - (running.started or 0.0)
+        context = None if running.context is None else running.context.take()
+        if verdict is DONE:
+            added = [added_of(task) for task in self.added] if self.added else None
+            return wire.End(running.attempt.no, "done", took, self.result, context=context, added=added)
+        trace = _trace(self.error)
+        self.error = None  # its traceback holds the frame that holds it
+        return wire.End(
+            running.attempt.no,
+            verdict.outcome,
+            took,
+            None,
+            verdict.delay,
+            verdict.exception_name,
+            verdict.exception_message,
+            trace,
+            context,
+        )
+
+    @property
+    def _options(self) -> TaskOptions:
+        return UNDECLARED if self.function is None else self.function.options
+
+
+def added_of(task: NewTask) -> wire.Added:
+    """A new task as it travels to the supervisor."""
+    return wire.Added(
+        task.id.bytes,
+        task.function,
+        task.executor,
+        task.args,
+        task.kwargs,
+        task.name,
+        task.channel,
+        task.key,
+        task.priority,
+        task.max_retries,
+        task.timeout,
+        None if task.run_at is None else task.run_at.timestamp(),
+        None if task.expires_at is None else task.expires_at.timestamp(),
+        task.unique_key,
+        task.auto_remove,
+        task.on_parent_failure,
+        [parent.bytes for parent in task.parents],
+        task.context,
+        task.signature,
+    )
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311  # it spreads retries, nobody must not guess it
+
+
+async def _on_thread(
+    course: _Course, call: Callable[..., object], args: list[object], kwargs: dict[str, object]
+) -> None:
+    """Call on a thread and wait for it, cancelled or not: the attempt isn't over while its thread goes on."""
+
+    def target() -> None:
+        # Not by a future: it can't carry a StopIteration.
+        try:
+            course.value = call(*args, **kwargs)
+        except BaseException as error:
+            course.error = error
+
+    ended = asyncio.get_running_loop().run_in_executor(None, copy_context().run, target)
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError:
+            if course.running.why is None:
+                raise
+    if course.error is not None:
+        raise course.error
+
+
+async def _tell(point: HookPoint, running: Running, **told: object) -> None:
+    task, before = _view(running)
+    _log_failures(point, await run_all(point, task, **told))
+    _take_back(running, task, before)
+
+
+async def _tell_quietly(point: HookPoint, running: Running, **told: object) -> None:
+    try:
+        await _tell(point, running, **told)
+    except BaseException as error:  # an interrupt, or a hook that exits: neither changes an outcome any more
+        _log_failures(point, [error])
+
+
+def _tell_blocking(point: HookPoint, running: Running, loop: asyncio.Runner, **told: object) -> None:
+    task, before = _view(running)
+    if point.asynchronous:
+        errors = loop.run(run_all(point, task, **told), context=copy_context())
+    else:
+        errors = run_all_sync(point, task, **told)
+    _log_failures(point, errors)
+    _take_back(running, task, before)
+
+
+def _view(running: Running) -> tuple[HookTask, dict[str, Json]]:
+    attempt = running.attempt
+    context = context_of(running)
+    task = HookTask(
+        id=UUID(bytes=attempt.id),
+        name=attempt.name,
+        function=attempt.function,
+        channel="",
+        priority=0,
+        args=attempt.args,
+        kwargs=attempt.kwargs,
+        context=context.copy(),
+    )
+    return task, context.copy()
+
+
+def _take_back(running: Running, task: HookTask, before: dict[str, Json]) -> None:
+    if task.context == before:
+        return
+    try:
+        replace_context(running, task.context)
+    except SerializationError as error:
+        logger.error("A hook's change of the context is dropped: {}", error)
+
+
+def _log_failures(point: HookPoint, errors: Sequence[BaseException]) -> None:
+    for error in errors:
+        logger.opt(exception=error).error("A hook of {} failed; the task goes on.", point.name)
+
+
+def _trace(error: BaseException | None) -> str | None:
+    """The traceback from where the user's code begins; none for what a task asks for by raising it."""
+    if error is None or isinstance(error, Cancel | Retry | _Refused):
+        return None
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return formatted(type(error), error, frames)
