@@ -49,7 +49,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
 
     def __init__(self, entry: AsyncEntry[A] | BlockingEntry[A], argument: A) -> None:
         # The inherited constructor would start a manager process, whose death bars any new worker.
-        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._entry = entry
         self._argument = argument
         self._pid: int | None = None
@@ -63,9 +63,6 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
         on_closed: Callable[[Exception | None], None],
     ) -> None:
         """Start the child and connect its mailbox; messages may come before this returns. Once per object.
-
-        `exited` then becomes the exit code (negative: the signal) within milliseconds of the child's death, after
-        `on_closed` and all messages that the child had written and this process could still read.
 
         Blocks the loop for the few milliseconds that a process takes to start.
         """
@@ -85,6 +82,15 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
     def send(self, message: object) -> None:
         """Send to the child; see `Mailbox.send`. To a dead one it says nothing."""
         self._mailbox.send(message)
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """The exit code to be (negative: the signal); to give up waiting for it harms nobody.
+
+        It is there within milliseconds of the child's death, after `on_closed` and all messages that the child had
+        written and this process could still read.
+        """
+        return asyncio.shield(self._exited)
 
     @property
     def write_paused(self) -> bool:
@@ -142,12 +148,14 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
             asyncio.get_running_loop().call_later(_LAST_WORDS, self._mailbox.abort)
 
     def _hung_up(self, error: Exception | None, on_closed: Callable[[Exception | None], None]) -> None:
-        on_closed(error)
-        self._report()
+        try:
+            on_closed(error)
+        finally:
+            self._report()
 
     def _report(self) -> None:
-        if self._exit_code is not None and not self.exited.done():
-            self.exited.set_result(self._exit_code)
+        if self._exit_code is not None and not self._exited.done():
+            self._exited.set_result(self._exit_code)
 
 
 async def child_main(entry: AsyncEntry[A], sock: socket.socket, parent: int, argument: A) -> None:

@@ -104,6 +104,13 @@ async def leave(sock: socket.socket, code: int) -> None:
         sys.exit(code)
 
 
+def leave_a_grandchild(sock: socket.socket, _: object) -> None:
+    sock.sendall(frame("ready"))
+    if os.fork() == 0:
+        sock.recv(1)
+        os._exit(0)
+
+
 async def fail(sock: socket.socket, _: object) -> None:
     raise ValueError("no")
 
@@ -200,6 +207,15 @@ async def test_a_kill_is_noticed_by_the_future() -> None:
 
 
 @on_uvloop
+async def test_who_gives_up_waiting_for_the_exit_code_can_wait_again() -> None:
+    async with talk(echo) as echoing:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(echoing.worker.exited, 0.01)
+        echoing.worker.kill()
+        assert await echoing.exit_code() == -signal.SIGKILL
+
+
+@on_uvloop
 async def test_a_kill_is_noticed_where_there_is_no_pidfd() -> None:
     def forbidden(pid: int, flags: int = 0) -> int:
         raise PermissionError
@@ -217,6 +233,13 @@ async def test_the_last_words_of_a_worker_come_before_its_exit_code(code: int) -
     async with talk(leave, code) as leaving:
         assert await leaving.exit_code() == code
         assert [leaving.received.get_nowait() for _ in range(5000)] == list(range(5000))
+        assert leaving.errors == [None]
+
+
+@on_uvloop
+async def test_a_grandchild_that_holds_the_socket_hides_no_death() -> None:
+    async with talk(leave_a_grandchild) as leaving:
+        assert await leaving.exit_code() == 0
         assert leaving.errors == [None]
 
 
@@ -274,18 +297,6 @@ async def test_sigint_and_sigterm_do_not_touch_a_worker(entry: AsyncEntry[Any] |
         os.kill(echoing.worker.pid or 0, signal.SIGTERM)
         echoing.worker.send("alive")
         assert await echoing.next() == "alive"
-
-
-@on_uvloop
-async def test_signals_do_not_touch_a_worker_that_is_still_starting() -> None:
-    worker = WorkerProcess(echo, None)
-    talking = Talk(worker)
-    await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
-    os.kill(worker.pid or 0, signal.SIGINT)
-    os.kill(worker.pid or 0, signal.SIGTERM)
-    assert await talking.next() == "ready"
-    worker.kill()
-    await talking.exit_code()
 
 
 @on_uvloop
@@ -360,6 +371,14 @@ def supervisor() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
             process.kill()
 
 
+def output_of(coroutine: str) -> str:
+    """What the named coroutine function of this module prints in a fresh process."""
+    code = f"import uvloop; from tests.integration import test_process as test; uvloop.run(test.{coroutine}())"
+    return subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=False
+    ).stdout
+
+
 def died(pidfd: int) -> bool:
     readable, _, _ = select.select([pidfd], [], [], LIMIT)
     os.close(pidfd)
@@ -384,6 +403,21 @@ def test_a_signal_to_the_whole_group_is_left_to_the_supervisor(number: signal.Si
         assert process.stdout.readline() == "alive\n"
 
 
+async def start_under_fire() -> None:
+    """Signal two workers, of which one is the process's first, before they can have a handler."""
+    for _ in range(2):
+        worker = WorkerProcess(echo, None)
+        talking = Talk(worker)
+        await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
+        os.kill(worker.pid or 0, signal.SIGINT)
+        os.kill(worker.pid or 0, signal.SIGTERM)
+        print(await talking.next())
+
+
+def test_signals_do_not_touch_a_worker_that_is_still_starting() -> None:
+    assert output_of("start_under_fire") == "ready\nready\n"
+
+
 def test_workers_need_no_process_but_the_resource_tracker() -> None:
     with supervisor() as (process, pids):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -391,7 +425,7 @@ def test_workers_need_no_process_but_the_resource_tracker() -> None:
         assert ["resource_tracker" in command for command in others] == [True]
 
 
-def test_a_process_that_exits_does_not_wait_for_its_workers(tmp_path: Path) -> None:
+def test_a_process_that_exits_takes_its_workers_along_and_runs_its_main_module_once(tmp_path: Path) -> None:
     script = tmp_path / "forgetful.py"
     script.write_text(
         "print('main runs', flush=True)\n"
@@ -400,13 +434,13 @@ def test_a_process_that_exits_does_not_wait_for_its_workers(tmp_path: Path) -> N
         "    from tests.integration.test_process import forget\n"
         "    sys.exit(uvloop.run(forget()))\n"
     )
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=LIMIT, check=False)
+    ended = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
     assert (ended.returncode, ended.stdout) == (4, "main runs\nready\n")
 
 
 async def forget() -> int:
-    """Start a worker, and leave without ending it."""
-    worker = WorkerProcess(echo, None)
+    """Start a worker that spins, and leave without ending it."""
+    worker = WorkerProcess(spin, None)
     talking = Talk(worker)
     await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
     print(await talking.next(), flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -292,6 +294,23 @@ async def test_two_actors_that_are_given_up_at_once_end_the_tree_with_the_first(
         await tree_of_failures(errors, Restarts(most=0))
 
 
+async def test_an_actor_that_is_given_up_while_the_block_cleans_up_changes_nothing() -> None:
+    fallen = {"first": asyncio.Event(), "second": asyncio.Event()}
+
+    async def own() -> None:
+        async with Tree(lambda exited: fallen[exited.name].set()) as tree:
+            first, second = (tree.start(name, lambda: Adder([]), restarts=Restarts(most=0)) for name in fallen)
+            first.tell(Fail(ValueError("no")))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                second.tell(Fail(ValueError("neither")))
+                await fallen["second"].wait()
+
+    with pytest.raises(ActorKeptFailing, match="first failed"):
+        await own()
+
+
 async def test_the_neighbours_of_an_actor_that_is_given_up_finish_their_messages() -> None:
     journal: list[object] = []
     fallen = asyncio.Event()
@@ -364,6 +383,17 @@ async def test_a_stop_does_not_wait_for_the_pause_of_an_actor_without_messages()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_stop_does_not_shorten_the_pause_before_messages_that_wait() -> None:
+    loop = asyncio.get_running_loop()
+    async with Tree(ignore) as tree:
+        ref = tree.start("adder", lambda: Adder([]), restarts=Restarts(first=0.05))
+        ref.tell(Fail(ValueError("no")))
+        ref.tell(Add(1))
+        before = loop.time()
+        await tree.stop(ref)
+        assert loop.time() - before >= 0.05
+
+
 async def test_actors_stop_in_reverse_order_of_their_start() -> None:
     order: list[str] = []
 
@@ -386,15 +416,15 @@ async def test_an_actor_that_does_not_stop_in_time_is_cancelled_and_reported() -
     assert [str(exited.error) for exited in exits] == ["stuck did not stop within 0.05 s"]
 
 
-async def test_a_stopped_hook_that_hangs_does_not_hold_up_the_tree() -> None:
+async def test_a_stopped_hook_that_hangs_does_not_hold_up_the_restart() -> None:
     class Hanging(Adder):
         async def stopped(self) -> None:
             await asyncio.Event().wait()
 
-    exits: list[Exited] = []
-    async with Tree(exits.append, stop_timeout=0.05) as tree:
-        tree.start("hanging", lambda: Hanging([]))
-    assert {exited.name for exited in exits} == {"hanging"}
+    async with Tree(ignore, stop_timeout=0.05) as tree:
+        ref = tree.start("hanging", lambda: Hanging([]), restarts=AT_ONCE)
+        ref.tell(Fail(ValueError("no")))
+        assert await total(ref) == 0
 
 
 async def test_an_error_of_the_block_passes_through_after_the_actors_have_stopped() -> None:
@@ -465,18 +495,23 @@ async def test_ticks_do_not_pile_up_before_a_busy_actor() -> None:
 
 
 async def test_a_stopped_actor_leaves_no_timer_behind() -> None:
-    seen = Sightings(1)
+    class Tick:
+        pass
+
+    class Clock(Actor[Tick]):
+        async def receive(self, message: Tick) -> None:
+            raise NotImplementedError
+
+    tick = Tick()
+    kept = weakref.ref(tick)
     async with Tree(ignore) as tree:
-        clock = tree.start("clock", seen.actor)
-        tree.every(clock, 0.001, Wake("tick"))
-        await seen.enough.wait()
+        clock = tree.start("clock", Clock)
+        tree.every(clock, 3600, tick)
+        del tick
+        assert kept() is not None
         await tree.stop(clock)
-        count = len(seen.journal)
-        other = Sightings(5)
-        second_clock = tree.start("other", other.actor)
-        tree.every(second_clock, 0.001, Wake("tick"))
-        await other.enough.wait()
-        assert len(seen.journal) == count
+        gc.collect()
+        assert kept() is None
 
 
 class Sightings:
