@@ -27,7 +27,7 @@ class HookTask:
     def __init__(
         self,
         *,
-        id: UUID,  # noqa: A002  # the name that the model has
+        id: UUID,
         name: str,
         function: str,
         channel: str,

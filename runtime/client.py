@@ -1,0 +1,348 @@
+"""The handle: add tasks, and ask about them or end them, by id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
+from uuid import UUID
+
+from .backend import Backend, not_found
+from .current import Running, get_running
+from .enqueue import arguments_of, as_added, family_of, new_task, resolved
+from .errors import InvalidState, InvalidTask
+from .hooks import HookTask, on_pre_create, refuse_or_change
+from .outbox import Entry, Outbox, TurnFlush
+from .refs import TaskRef
+from .settings import Settings
+from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
+
+P = ParamSpec("P")
+Function: TypeAlias = Callable[..., object]
+Parent: TypeAlias = TaskRef | Task | UUID
+
+_MOST_ROWS = 1_000  # a page
+
+worker_handle: QueuedTasks | None = None  # set in a worker process, for what runs there outside of tasks
+
+
+def _written(
+    add: Callable[Concatenate[QueuedTasks, P], TaskRef],
+) -> Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, Task]]:
+    """The twin of add_task, with its signature."""
+
+    @wraps(add)
+    async def add_written(self: QueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+        return await self._task_of(add(self, *args, **kwargs))
+
+    add_written.__name__ = "add_task_async"
+    add_written.__qualname__ = "QueuedTasks.add_task_async"
+    add_written.__doc__ = "As `add_task`, but written when it returns: the task as it stands then."
+    return add_written
+
+
+class QueuedTasks:
+    """Add tasks and look after them. Get one from `connect()`, in a route from `Inject`, in a task from `current()`.
+
+    Every method raises InvalidState once the handle is closed, and those that are awaited DatabaseUnavailable when
+    PostgreSQL is away. An id may be given as text.
+    """
+
+    def __init__(self, backend: Backend, outbox: Outbox, settings: Settings) -> None:
+        self._backend = backend
+        self._outbox = outbox
+        self._settings = settings
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, dsn: str | None = None, *, settings: Settings | None = None) -> AsyncIterator[QueuedTasks]:
+        """A handle for scripts and services: what it adds is written at the end of the event loop's turn.
+
+        Without `dsn` the settings name the database, and without these the embedded one is used. Leaving writes what
+        is left.
+
+        Raises:
+            SchemaOutdated: the database needs `queued-tasks migrate`.
+            DatabaseUnavailable: it could not be reached within ten seconds.
+            ConfigurationError: a malformed URL, or none and no embedded PostgreSQL.
+        """
+        from .direct import open_backend  # a worker process must not load what it never uses
+
+        settings = settings or Settings()
+        backend = await open_backend(dsn, settings)
+        outbox = Outbox(backend, together=False)
+        flush = TurnFlush(outbox)
+        try:
+            yield cls(backend, outbox, settings)
+        finally:
+            try:
+                await flush.close(
+                    "This handle is closed: add tasks before you leave `async with QueuedTasks.connect()`."
+                )
+            finally:
+                await backend.close()
+
+    @classmethod
+    def current(cls) -> QueuedTasks:
+        """The handle of the task that this code runs for: what it adds is written with the task's success.
+
+        Raises:
+            InvalidState: no task runs here.
+        """
+        running = get_running()
+        if running is None:
+            raise InvalidState(
+                "QueuedTasks.current() is for code inside a task: use Inject(QueuedTasks) in a route, "
+                "`async with QueuedTasks.connect()` elsewhere."
+            )
+        if running.handle is None:
+            running.handle = cls._of_attempt(running)
+        return cast("QueuedTasks", running.handle)
+
+    def add_task(
+        self,
+        func: Function,
+        /,
+        *args: object,
+        parent: Parent | Sequence[Parent] | None = None,
+        name: str | None = None,
+        channel: str | None = None,
+        key: str | None = None,
+        priority: int | None = None,
+        max_retries: int | None = None,
+        timeout: float | timedelta | None = None,
+        run_at: datetime | timedelta | None = None,
+        expires_at: datetime | timedelta | None = None,
+        unique: bool | str | None = None,
+        auto_remove: bool | None = None,
+        on_parent_failure: OnParentFailure = "cascade",
+        context: Mapping[str, object] | None = None,
+        task_kwargs: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> TaskRef:
+        """Add a task; it is written soon (in a route: before the response), and at once by `await` of what returns.
+
+        `priority`: higher first. `timeout` in seconds. `run_at`, `expires_at`: an aware datetime, or a timedelta from
+        now. `unique`: a key, or True for one unfinished task per name and arguments. What isn't given is up to @task,
+        then to the settings. A parameter of the function that is called like an option goes into `task_kwargs`.
+
+        Raises:
+            InvalidTask: the function can't be a task or be called like this, or an option is wrong.
+            SerializationError: an argument can't be kept; the text names it.
+            DatabaseUnavailable: too many tasks wait to be written.
+            Exception: what a sync pre-create hook raises to refuse the task.
+        """
+        self._outbox.check_room()
+        options = _given(
+            parent=parent,
+            name=name,
+            channel=channel,
+            key=key,
+            priority=priority,
+            max_retries=max_retries,
+            timeout=timeout,
+            run_at=run_at,
+            expires_at=expires_at,
+            unique=unique,
+            auto_remove=auto_remove,
+            on_parent_failure=None if on_parent_failure == "cascade" else on_parent_failure,
+            context=context,
+        )
+        named = arguments_of(func, kwargs, task_kwargs, options) if options or task_kwargs else kwargs
+        entry = self._entry(self._outbox, func, args, named, options)
+        self._outbox.add(entry)
+        return TaskRef(entry, self._backend)
+
+    add_task_async = _written(add_task)
+
+    async def add_tasks(self, items: Iterable[TaskSpec]) -> list[TaskRef]:
+        """Add many tasks in one statement, all or none; written when it returns.
+
+        Raises what `add_task` does, for the first of them that is wrong.
+        """
+        self._outbox.check_open()
+        batch = Outbox(self._backend, together=True, patience=self._outbox.patience, make_id=self._outbox.make_id)
+        for spec in items:
+            if not isinstance(spec, TaskSpec):
+                raise InvalidTask(f"add_tasks got {spec!r:.60}: give TaskSpec(func, args, kwargs, **options)")
+            batch.add(self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options))
+        refs = [TaskRef(entry, self._backend) for entry in batch.entries]
+        await batch.flush()
+        return refs
+
+    async def flush(self) -> None:
+        """Write what was added; raises what kept tasks from being written since the last await."""
+        self._outbox.check_open()
+        await self._outbox.flush()
+
+    async def schedule(
+        self,
+        func_or_path: Function | str,
+        run_at: datetime | timedelta,
+        *,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        **options: Any,
+    ) -> Task:
+        """Add a task for later, of a function or its path (`app.tasks:send`); written when it returns.
+
+        `options` and what is raised: see `add_task`.
+        """
+        self._outbox.check_room()
+        func = resolved(func_or_path)
+        entry = self._entry(self._outbox, func, args, kwargs or {}, {**options, "run_at": run_at})
+        self._outbox.add(entry)
+        return await self._task_of(TaskRef(entry, self._backend))
+
+    async def get_task_by_id(self, id: UUID | str) -> Task | None:
+        """The task as it stands; None when there is none with this id."""
+        return await self._backend.get(await self._asked(id))
+
+    async def get_task_status(self, id: UUID | str) -> dict[str, Any] | None:
+        """Where a task stands and what can be done with it, for a web page or an API; None without such a task."""
+        task = await self.get_task_by_id(id)
+        if task is None:
+            return None
+        return {
+            "id": task.id,
+            "name": task.name,
+            "state": task.state,
+            "is_finished": task.state.is_final,
+            "is_active": task.state in (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING),
+            "can_be_restarted": task.state.is_final or task.state is TaskState.STOPPED,
+            "can_be_cancelled": not task.state.is_final,
+            "attempt": task.attempt,
+            "created_at": task.created_at,
+            "started_at": task.started_at,
+            "ended_at": task.ended_at,
+            "exception_name": task.exception_name,
+            "exception_message": task.exception_message,
+        }
+
+    async def get_pending_tasks_count(self) -> int:
+        """How many tasks are enqueued, those that are due later included; not those that wait for a parent."""
+        self._outbox.check_open()
+        return await self._backend.pending()
+
+    async def retry_task(self, id: UUID | str) -> Task:
+        """Run a task again: a stopped one goes on, of one that has ended a clone runs, named `<name>_retry`.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            InvalidState: it is under way.
+        """
+        retried = await self._backend.retry(await self._asked(id))
+        task = await self._backend.get(retried)
+        if task is None:
+            raise not_found(retried)
+        return task
+
+    async def cancel_task(self, id: UUID | str) -> bool:
+        """End a task for good; False when it had ended. A running one is told and ends soon after.
+
+        Raises TaskNotFound.
+        """
+        return await self._backend.cancel(await self._asked(id))
+
+    async def stop_task(self, id: UUID | str) -> bool:
+        """Interrupt a running task until somebody retries it; False when it doesn't run. Raises TaskNotFound."""
+        return await self._backend.stop(await self._asked(id))
+
+    async def list_tasks(
+        self,
+        *,
+        state: TaskState | str | None = None,
+        name: str | None = None,
+        channel: str | None = None,
+        before: UUID | str | None = None,
+        limit: int = 50,
+    ) -> list[Task]:
+        """A page of tasks, newest first; `before` is the id of the last task of the page before. At most 1,000."""
+        self._outbox.check_open()
+        if state is not None and state not in [*TaskState]:
+            raise InvalidTask(f"state is {state!r}: give one of {', '.join(TaskState)}")
+        return await self._backend.page(
+            state=None if state is None else TaskState(state),
+            name=name,
+            channel=channel,
+            before=None if before is None else _uuid(before),
+            limit=_rows(limit),
+        )
+
+    async def get_logs(self, id: UUID | str, *, after: int | None = None, limit: int = 1000) -> list[TaskLog]:
+        """What a task logged, oldest first, beginning behind the line `after`."""
+        return await self._backend.logs(await self._asked(id), after=after, limit=_rows(limit))
+
+    @classmethod
+    def _of_attempt(cls, running: Running) -> QueuedTasks:
+        def make_id() -> UUID:
+            running.ordinal += 1
+            return _derived(UUID(bytes=running.attempt.id), running.ordinal)
+
+        backend = cast("Backend", running.workplace.backend)
+        running.outbox = Outbox(backend, together=True, make_id=make_id)
+        return cls(backend, running.outbox, _settings_here())
+
+    def _entry(
+        self,
+        outbox: Outbox,
+        func: Function,
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+        options: Mapping[str, object],
+    ) -> Entry:
+        task = new_task(func, args, kwargs, options, settings=self._settings, id=outbox.make_id())
+        entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
+        if on_pre_create:
+            entry.seen = HookTask.of(task)
+            refuse_or_change(entry.seen)
+        return entry
+
+    async def _asked(self, id: UUID | str) -> UUID:
+        """The id of a task that the database knows, unless nobody does."""
+        self._outbox.check_open()
+        asked = _uuid(id)
+        if self._outbox.holds(asked):
+            await self._outbox.write()
+        return asked
+
+    async def _task_of(self, ref: TaskRef) -> Task:
+        task = await self._backend.get(await ref)
+        if task is None and not ref.created:
+            raise not_found(ref.id)
+        return task or as_added(ref.entry.task)
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _uuid(id: UUID | str) -> UUID:
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(id)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidTask(f"the id is {id!r:.60}: give the UUID of a task, or its text") from None
+
+
+def _rows(limit: int) -> int:
+    if isinstance(limit, int) and 1 <= limit <= _MOST_ROWS:
+        return limit
+    raise InvalidTask(f"limit is {limit!r:.60}: give a number from 1 to {_MOST_ROWS}, and fetch more pages")
+
+
+@cache
+def _settings_here() -> Settings:
+    return Settings()
+
+
+def _derived(task: UUID, ordinal: int) -> UUID:
+    """A UUIDv7 that a second run of the same task comes to as well, with the time of that task."""
+    digest = bytearray(task.bytes[:6] + hashlib.sha256(task.bytes + ordinal.to_bytes(8, "big")).digest()[:10])
+    digest[6] = digest[6] & 0x0F | 0x70
+    digest[8] = digest[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(digest))

@@ -1,0 +1,159 @@
+"""The queue as a process sees it that has connections of its own: a web application, a script, the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from .announce import Announcer, wake_topic
+from .backend import End, not_found
+from .database import prepare
+from .errors import DatabaseUnavailable, InvalidState
+from .settings import Settings
+from .store.link import Link, Row
+from .store.reads import Reads
+from .store.tasks import TaskStore
+from .task import Executor, NewTask, Task, TaskLog, TaskState
+from .waiting import Waiters
+from .writer import GroupWriter
+
+_CONNECT_PATIENCE = 10.0  # seconds
+_UNDER_WAY = (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING)
+
+
+class DirectBackend:
+    """The verbs over connections that open when they are first needed: writes, calls, notifications, listening.
+
+    `dsn` must be of a database whose schema is fit for use: see `open_backend`.
+    """
+
+    def __init__(self, dsn: str, settings: Settings) -> None:
+        self._writes, self._calls, self._side = (
+            Link(dsn, settings.schema, name=name, statement_cache=settings.statement_cache)
+            for name in ("writer", "client", "announcer")
+        )
+        notified = settings.use_postgresql_notify
+        self._announcer = Announcer(self._side, wake_topic(settings)) if notified else None
+        listen = settings.listen_database_url
+        self._waiters = Waiters(self._calls, listen.get_secret_value() if listen else dsn, settings)
+        self._writer = GroupWriter(TaskStore(self._writes), self._announcer.lined if self._announcer else None)
+        self._store = TaskStore(self._calls)
+        self._reads = Reads(self._calls)
+
+    async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        return await self._writer.write(tasks, repeat=repeat)
+
+    async def get(self, id: UUID) -> Task | None:
+        return await self._reads.task(id)
+
+    async def page(
+        self, *, state: TaskState | None, name: str | None, channel: str | None, before: UUID | None, limit: int
+    ) -> list[Task]:
+        return await self._reads.tasks(state=state, name=name, channel=channel, before=before, limit=limit)
+
+    async def logs(self, id: UUID, *, after: int | None, limit: int) -> list[TaskLog]:
+        return await self._reads.logs(id, after=after, limit=limit)
+
+    async def pending(self) -> int:
+        return await self._reads.pending()
+
+    async def cancel(self, id: UUID) -> bool:
+        interruption = await self._store.cancel([id], "on request")
+        if self._announcer:
+            self._announcer.wished(interruption.asked)
+            self._announcer.ended(interruption.told)
+        return bool(interruption.ended or interruption.asked) or await self._is_known(id)
+
+    async def stop(self, id: UUID) -> bool:
+        servers = await self._store.stop([id])
+        if self._announcer:
+            self._announcer.wished(servers)
+        return bool(servers) or await self._is_known(id)
+
+    async def retry(self, id: UUID) -> UUID:
+        source = await self._calls.fetch_one("retry_source", id)
+        if source is None:
+            raise not_found(id)
+        state = TaskState(source["state"])
+        if state is TaskState.STOPPED and await self._resume(id):
+            return id
+        if state in _UNDER_WAY:
+            raise InvalidState(f"Task {id} is {state}: only one that has ended or was stopped can be retried.")
+        clone = _clone(source)
+        losers = await self._writer.write([clone])
+        return losers.get(clone.id, clone.id)
+
+    async def wait(self, id: UUID, timeout: float | None) -> End:
+        return await self._waiters.end_of(id, timeout)
+
+    async def close(self) -> None:
+        """Close every connection. What is still to be written is lost: flush before."""
+        await self._writer.close()
+        await self._waiters.close()
+        if self._announcer:
+            await self._announcer.close()
+        for link in (self._writes, self._calls, self._side):
+            await link.close()
+
+    async def _is_known(self, id: UUID) -> bool:
+        """False for a task that is there, and has nothing left to be interrupted."""
+        if not (await self._reads.ends([id]))[id]["known"]:
+            raise not_found(id)
+        return False
+
+    async def _resume(self, id: UUID) -> bool:
+        if not await self._store.resume([id]):
+            return False
+        if self._announcer:
+            await self._store.lanes.refresh()
+            self._announcer.lined({lane.id: 1 for lane in self._store.lanes if lane.again})
+        return True
+
+
+async def open_backend(dsn: str | None, settings: Settings) -> DirectBackend:
+    """The backend for this database, else that of the settings, else the embedded one.
+
+    Raises:
+        SchemaOutdated: it needs `queued-tasks migrate`.
+        DatabaseUnavailable: it could not be reached within ten seconds.
+        ConfigurationError: the URL is malformed, or there is none and no embedded PostgreSQL.
+    """
+    if dsn is not None:
+        settings = settings.model_copy(update={"database_url": SecretStr(dsn)})
+    deadline = time.monotonic() + _CONNECT_PATIENCE
+    pause = 0.1
+    while True:
+        try:
+            return DirectBackend(await prepare(settings), settings)
+        except DatabaseUnavailable as error:
+            if time.monotonic() + pause > deadline:
+                raise DatabaseUnavailable(f"{error} Tried for {_CONNECT_PATIENCE:g} s; is the URL right?") from error
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 1.0)
+
+
+def _clone(source: Row) -> NewTask:
+    # Not its times, which are over; and not its parents' fate: who retries by hand wants the task to run.
+    return NewTask(
+        id=uuid7(),
+        function=source["function"],
+        executor=Executor(source["executor"]),
+        args=source["args"],
+        kwargs=source["kwargs"],
+        name=f"{source['name']}_retry",
+        channel=source["channel"],
+        key=source["key"],
+        priority=source["priority"],
+        max_retries=source["max_retries"],
+        timeout=source["timeout"],
+        unique_key=source["unique_key"],
+        auto_remove=source["auto_remove"],
+        on_parent_failure="run",
+        parents=tuple(source["parents"]),
+        context=None if source["context"] == "{}" else source["context"],
+    )

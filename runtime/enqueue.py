@@ -1,0 +1,240 @@
+"""From a function, its arguments and the options given to the row that is written; every refusal names its option."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from .codec import encode_arguments, encode_json
+from .errors import InvalidTask
+from .functions import AllowList, reference, resolve
+from .options import _flag, _text, _timeout, _whole, executor_of, options_of
+from .outbox import Entry
+from .refs import TaskRef
+from .settings import Settings
+from .task import DEFAULT_CHANNEL, NewTask, Task, TaskState
+
+_ON_PARENT_FAILURE = ("cascade", "run", "cancel")
+
+
+def new_task(
+    func: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    options: Mapping[str, object],
+    *,
+    settings: Settings,
+    id: UUID,
+) -> NewTask:
+    """The row of a task. What `options`, those of add_task, leave open is up to @task, then `settings`.
+
+    Raises:
+        InvalidTask: the function can't be a task, can't be called like this, or an option is wrong.
+        SerializationError: an argument can't be kept.
+    """
+    function = reference(func)
+    fields = _checked(options) if options else {}
+    declared = options_of(func)
+    encoded, named = encode_arguments(func, args, kwargs)
+    name = fields.get("name", declared.name)
+    unique = fields.get("unique", declared.unique)
+    timeout = fields.get("timeout") or declared.timeout or settings.task_timeout
+    return NewTask(
+        id=id,
+        function=function,
+        executor=executor_of(func),
+        args=encoded,
+        kwargs=named,
+        name=name,
+        channel=fields.get("channel") or declared.channel or DEFAULT_CHANNEL,
+        key=fields.get("key"),
+        priority=_first(fields.get("priority"), declared.priority, 0),
+        max_retries=_first(fields.get("max_retries"), declared.max_retries, settings.max_retries),
+        timeout=timeout.total_seconds(),
+        run_at=fields.get("run_at"),
+        expires_at=fields.get("expires_at"),
+        unique_key=_key_of(func, name or function, encoded, named) if unique is True else unique or None,
+        auto_remove=bool(_first(fields.get("auto_remove"), declared.auto_remove, False)),
+        on_parent_failure=fields.get("on_parent_failure", "cascade"),
+        parents=fields.get("parent", ()),
+        context=fields.get("context"),
+    )
+
+
+def arguments_of(
+    func: Callable[..., object],
+    kwargs: Mapping[str, object],
+    task_kwargs: Mapping[str, object] | None,
+    options: Mapping[str, object],
+) -> Mapping[str, object]:
+    """The keyword arguments of the function, told apart from the options.
+
+    Raises:
+        InvalidTask: an option given is also a parameter of the function, so it may have been meant as that.
+    """
+    if options:
+        for name in ambiguous_names(func):
+            if name in options and name not in (task_kwargs or ()):
+                raise InvalidTask(
+                    f"{name!r} is an option of the task and a parameter of the function: give the parameter as "
+                    f"task_kwargs={{{name!r}: ...}}, or both, one each way."
+                )
+    if not task_kwargs:
+        return kwargs
+    if not isinstance(task_kwargs, Mapping):
+        raise InvalidTask(f"task_kwargs is {task_kwargs!r:.60}: give a dict of keyword arguments")
+    if twice := kwargs.keys() & task_kwargs.keys():
+        raise InvalidTask(f"{min(twice)!r} is given twice: as a keyword and in task_kwargs")
+    return {**kwargs, **task_kwargs}
+
+
+def resolved(func: Callable[..., object] | str) -> Callable[..., object]:
+    """The function itself, or the one that a path names: `app.tasks:send` or `app.tasks.send`; its module is imported.
+
+    Raises:
+        InvalidTask: the path names nothing, or no function.
+    """
+    if not isinstance(func, str):
+        return func
+    path = func if ":" in func else ":".join(func.rsplit(".", 1))
+    return resolve(path, AllowList(prefixes=(path.partition(":")[0],)))
+
+
+def as_added(task: NewTask) -> Task:
+    """What a task was when it was added, for one that is gone before anybody could look at it."""
+    return Task(
+        id=task.id,
+        name=task.name or task.function.partition(":")[2],
+        function=task.function,
+        state=TaskState.WAITING if task.parents else TaskState.ENQUEUED,
+        args=json.loads(task.args),
+        kwargs=json.loads(task.kwargs or "{}"),
+        context=json.loads(task.context or "{}"),
+        result=None,
+        channel=task.channel,
+        priority=task.priority,
+        attempt=0,
+        failures=0,
+        max_retries=task.max_retries,
+        timeout=None if task.timeout is None else timedelta(seconds=task.timeout),
+        auto_remove=task.auto_remove,
+        unique_key=task.unique_key,
+        parents=list(task.parents),
+        created_at=datetime.fromtimestamp((task.id.int >> 80) / 1000, UTC),
+        run_at=task.run_at,
+        started_at=None,
+        ended_at=None,
+        execution_time=None,
+        server=None,
+        exception_name=None,
+        exception_message=None,
+        exception_traceback=None,
+    )
+
+
+def family_of(parent: object) -> tuple[tuple[UUID, Entry], ...]:
+    """Which of the parents given as `parent` are not written yet, each with the id that it has for now."""
+    given = parent if isinstance(parent, Sequence) else (parent,)
+    return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, TaskRef) and ref.created is None)
+
+
+@lru_cache(maxsize=4096)
+def ambiguous_names(func: Callable[..., object]) -> tuple[str, ...]:
+    """The options that are also parameters of `func`."""
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError):  # no function: `reference` says so better
+        return ()
+    return tuple(name for name in _CHECKS if name in parameters)
+
+
+def _checked(options: Mapping[str, object]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            raise InvalidTask(
+                f"{name!r} is no option of a task, these are: {', '.join(_CHECKS)}. "
+                "Arguments of the function go into kwargs."
+            )
+        if value is not None:
+            fields[name] = check(name, value)
+    return fields
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _key_of(func: Callable[..., object], name: str, args: str, kwargs: str | None) -> str:
+    """One key for one call, however its arguments are spelt: by position or by keyword, in whatever order."""
+    bound = inspect.signature(func).bind(*json.loads(args), **json.loads(kwargs or "{}"))
+    call = json.dumps(bound.arguments, sort_keys=True)
+    return f"{name} {hashlib.sha256(call.encode()).hexdigest()[:32]}"
+
+
+def _instant(option: str, value: object) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise InvalidTask(
+            f"{option} is {value.isoformat()} without a time zone: write datetime.now(UTC) + ..., or give a timedelta"
+        )
+    try:
+        if isinstance(value, timedelta):
+            return datetime.now(UTC) + value
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidTask(f"{option} is {value!r:.60}: it must fall into the years 1 to 9999") from None
+    raise InvalidTask(f"{option} is {value!r:.60}: give a datetime with a time zone, or a timedelta from now")
+
+
+def _parents(option: str, value: object) -> tuple[UUID, ...]:
+    given = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
+    return tuple(_parent(option, parent) for parent in given)
+
+
+def _parent(option: str, value: object) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, TaskRef | Task):
+        return value.id
+    raise InvalidTask(f"{option} is {value!r:.60}: give a TaskRef, a Task, a UUID, or a sequence of them")
+
+
+def _unique(option: str, value: object) -> bool | str | None:
+    return value if isinstance(value, bool) else _text(option, value, 500)
+
+
+def _on_parent_failure(option: str, value: object) -> object:
+    if value not in _ON_PARENT_FAILURE:
+        raise InvalidTask(f"{option} is {value!r:.60}: give one of {', '.join(map(repr, _ON_PARENT_FAILURE))}")
+    return value
+
+
+def _context(option: str, value: object) -> str | None:
+    if not isinstance(value, dict):
+        raise InvalidTask(f"{option} is {value!r:.60}: give a dict that can be kept as JSON")
+    return encode_json(value) if value else None
+
+
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
+    "parent": _parents,
+    "name": lambda option, value: _text(option, value, 200),
+    "channel": lambda option, value: _text(option, value, 100),
+    "key": lambda option, value: _text(option, value, 200),
+    "priority": lambda option, value: _whole(option, value, -32_768, 32_767),
+    "max_retries": lambda option, value: _whole(option, value, 0, 32_767),
+    "timeout": lambda _, value: _timeout(value),
+    "run_at": _instant,
+    "expires_at": _instant,
+    "unique": _unique,
+    "auto_remove": _flag,
+    "on_parent_failure": _on_parent_failure,
+    "context": _context,
+}

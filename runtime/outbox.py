@@ -1,0 +1,337 @@
+"""What a handle has collected and not written yet: when it goes out, what a failed write leaves behind.
+
+Knows no database: a `Writer` is what writes, the process' own or the one that a worker has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+from uuid import UUID
+
+from loguru import logger
+from uuid_utils.compat import uuid7
+
+from . import hooks
+from .codec import encode_json
+from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
+from .hooks import HookTask, on_post_create
+from .task import NewTask
+
+PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
+LIMIT = 100_000  # tasks that one outbox keeps
+
+_CHUNK = 2_000  # tasks a write, where they don't belong together
+_LONGEST_PAUSE = 5.0  # seconds between two tries in the background
+
+
+class Writer(Protocol):
+    """Whoever writes tasks for good."""
+
+    async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
+
+        `repeat`: an earlier call may have been carried out. Cancelling the call gives the tasks up.
+        """
+
+
+class Entry:
+    """One task on its way. `created` is None before it is written, False when a unique task stands for it.
+
+    `id` is the id of the task that stands, `family` the parents that were not written when it was added.
+    """
+
+    __slots__ = ("asked", "created", "error", "family", "home", "id", "seen", "task", "tried")
+
+    def __init__(
+        self, task: NewTask, home: Outbox, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
+    ) -> None:
+        self.id = task.id
+        self.task = task
+        self.home = home
+        self.family = family
+        self.seen = seen
+        self.created: bool | None = None
+        self.error: Exception | None = None
+        self.asked = False
+        self.tried = False
+
+
+class Outbox:
+    """Tasks in the order in which they were added; parents come before their children.
+
+    `together`: one bad task keeps all of them from being written, as it befits a request; otherwise only its own
+    children. `patience` in seconds: see `flush`. `on_added` is called after each `add`, by whatever thread that is in.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        together: bool,
+        patience: float = PATIENCE,
+        make_id: Callable[[], UUID] = uuid7,
+    ) -> None:
+        self.make_id = make_id
+        self.on_added: Callable[[], None] | None = None
+        self._writer = writer
+        self._together = together
+        self.patience = patience
+        self._entries: list[Entry] = []
+        self._batch: list[Entry] = []
+        self._failed: deque[Entry] = deque(maxlen=1_000)
+        self._written: list[HookTask] = []
+        self._turn = asyncio.Lock()
+        self._turn_of: asyncio.Task[object] | None = None
+        self._closed: str | None = None
+        self._discarded = False
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What waits, in its order; not what is being written."""
+        return tuple(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._batch)
+
+    def holds(self, id: UUID) -> bool:
+        """Whether this task is still to be written."""
+        return any(entry.id == id for entry in (*self._batch, *self._entries))
+
+    def check_open(self) -> None:
+        """Raise InvalidState once the outbox is closed; the text says what to use instead."""
+        if self._closed is not None:
+            raise InvalidState(self._closed)
+
+    def check_room(self) -> None:
+        """Make sure that a task can be added.
+
+        Raises:
+            InvalidState: the outbox is closed.
+            DatabaseUnavailable: too many tasks wait to be written.
+        """
+        self.check_open()
+        if len(self) >= LIMIT:
+            raise DatabaseUnavailable(
+                f"{LIMIT} tasks wait to be written: PostgreSQL is away or too slow, or nothing was awaited meanwhile; "
+                "await flush() now and then, or use add_tasks()."
+            )
+
+    def add(self, entry: Entry) -> None:
+        """Keep a task until the next flush; from any thread."""
+        self._entries.append(entry)
+        if self.on_added is not None:
+            self.on_added()
+
+    async def flush(self) -> None:
+        """Write what was added; durable when it returns.
+
+        Raises:
+            DatabaseUnavailable: not within the patience; the tasks are kept, and the next call tries again.
+            Exception: what kept tasks from being written since the last call, or an async pre-create hook raised.
+        """
+        await self.write()
+        failed = [*self._failed]
+        self._failed.clear()
+        if failed and failed[0].error is not None:
+            raise failed[0].error
+
+    async def write(self) -> None:
+        """Write what was added, as `flush` does, but leave it to the next await to raise what was refused."""
+        if self._turn_of is not None and self._turn_of is asyncio.current_task():
+            raise InvalidState("A hook can't await tasks of the handle that calls it: add them without await.")
+        try:
+            async with asyncio.timeout(self.patience) as limit, self._turn:
+                self._turn_of = asyncio.current_task()
+                remaining = len(self._entries)
+                while remaining > 0:
+                    batch = self._take(remaining)
+                    remaining -= len(batch)
+                    await self._write(batch)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DatabaseUnavailable(
+                f"PostgreSQL did not take the tasks within {self.patience:g} s: see the log for its last answer."
+            ) from None
+        finally:
+            if self._turn_of is asyncio.current_task():
+                self._turn_of = None
+        written, self._written = self._written, []
+        await hooks.created(written)
+
+    async def settle(self, entry: Entry) -> None:
+        """Write what was added up to this task, which is durable when it returns; raises what `flush` does for it."""
+        if entry.created is not None:
+            return
+        if self._discarded:
+            raise InvalidState(f"Task {entry.id} was never written: its request failed.")
+        if entry.error is not None:
+            entry.error = None
+            self._forget(entry)
+            self._entries.append(entry)
+        await self.write()
+        if entry.error is not None:
+            self._forget(entry)
+            raise entry.error
+
+    def close(self, reason: str) -> None:
+        """Refuse what is added from now on, for this reason."""
+        self._closed = reason
+
+    def discard(self, reason: str) -> None:
+        """Drop what has not been written, and close."""
+        self._discarded = True
+        self._entries.clear()
+        self.close(reason)
+
+    async def hand_over(self, reason: str) -> list[NewTask]:
+        """Close, and return what has not been written: somebody else writes it along with other things.
+
+        Raises what an async pre-create hook raises.
+        """
+        async with self._turn:
+            entries, self._entries = self._entries, []
+            self.close(reason)
+            return [entry.task for entry in await self._prepared(entries)]
+
+    def _take(self, most: int) -> list[Entry]:
+        count = most if self._together else min(most, _CHUNK)
+        batch = self._entries[:count]
+        del self._entries[:count]
+        return batch
+
+    async def _write(self, batch: list[Entry]) -> None:
+        self._batch = batch
+        try:
+            await self._send(await self._prepared(batch))
+        except BaseException:
+            # what was added meanwhile comes after these: it may hold their children
+            self._entries[:0] = [entry for entry in batch if entry.created is None and entry.error is None]
+            raise
+        finally:
+            self._batch = []
+
+    async def _prepared(self, batch: Sequence[Entry]) -> list[Entry]:
+        """What of `batch` may be written: not refused by a hook, and with parents that stand."""
+        sound: list[Entry] = []
+        for entry in batch:
+            try:
+                if entry.seen is not None and not entry.asked:
+                    await self._ask_hooks(entry, entry.seen)
+                if entry.family:
+                    await self._join_family(entry)
+            except Exception as error:  # an async hook is user code
+                self._fail(entry, error)
+                if self._together:
+                    raise
+            else:
+                sound.append(entry)
+        return sound
+
+    async def _ask_hooks(self, entry: Entry, seen: HookTask) -> None:
+        await hooks.refuse_or_change_async(seen)
+        entry.task = replace(entry.task, context=encode_json(seen.context) if seen.context else None)
+        entry.asked = True
+
+    async def _join_family(self, entry: Entry) -> None:
+        for _, parent in entry.family:
+            if parent.home is not self:
+                await parent.home.settle(parent)
+            elif parent.error is not None:
+                raise InvalidTask(f"Its parent {parent.id} could not be written.") from parent.error
+        moved = {provisional: parent.id for provisional, parent in entry.family}
+        parents = tuple(moved.get(id, id) for id in entry.task.parents)
+        if parents != entry.task.parents:
+            entry.task = replace(entry.task, parents=parents)
+
+    async def _send(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        tried = any(entry.tried for entry in entries)
+        for entry in entries:
+            entry.tried = True
+        try:
+            losers = await self._writer.write([entry.task for entry in entries], repeat=tried)
+        except QueuedTasksError:
+            raise
+        except Exception as error:  # what the database says of a row that it doesn't take
+            if self._together:
+                raise
+            await self._send_apart(entries, error)
+        else:
+            self._wrote(entries, losers)
+
+    async def _send_apart(self, entries: list[Entry], error: Exception) -> None:
+        """Find the bad tasks among others by halves."""
+        if len(entries) == 1:
+            self._fail(entries[0], error)
+            return
+        middle = len(entries) // 2
+        await self._send(entries[:middle])
+        orphans = [entry for entry in entries[middle:] if any(parent.error for _, parent in entry.family)]
+        for orphan in orphans:
+            self._fail(orphan, InvalidTask(f"A parent of task {orphan.id} could not be written."))
+        await self._send([entry for entry in entries[middle:] if entry.error is None])
+
+    def _wrote(self, entries: Sequence[Entry], losers: dict[UUID, UUID]) -> None:
+        for entry in entries:
+            winner = losers.get(entry.task.id)
+            entry.created = winner is None
+            if winner is not None:
+                entry.id = winner
+            elif on_post_create:
+                self._written.append(entry.seen or HookTask.of(entry.task))
+
+    def _fail(self, entry: Entry, error: Exception) -> None:
+        entry.error = error
+        if not self._together:
+            logger.opt(exception=error).error("Task {} ({}) could not be written.", entry.id, entry.task.function)
+            self._failed.append(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        if entry in self._failed:
+            self._failed.remove(entry)
+
+
+class TurnFlush:
+    """Writes an outbox at the end of the event loop's turn, and goes on until it is empty."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._loop = asyncio.get_running_loop()
+        self._called = False
+        self._running: asyncio.Task[None] | None = None
+        outbox.on_added = self._call
+
+    async def close(self, reason: str) -> None:
+        """Write what is left and refuse what comes later; raises what `Outbox.flush` does."""
+        self._outbox.close(reason)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._outbox.flush()
+
+    def _call(self) -> None:
+        if not self._called:
+            self._called = True
+            # threadsafe for both: the turn of a loop that sleeps ends only when it is woken
+            self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._called = False
+        if self._running is None or self._running.done():
+            self._running = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        pause = 0.1
+        while len(self._outbox):
+            try:
+                await self._outbox.write()
+            except QueuedTasksError as error:
+                logger.error("{} tasks are kept and tried again in {:g} s. {}", len(self._outbox), pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)

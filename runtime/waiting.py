@@ -1,0 +1,204 @@
+"""Wait for the ends of tasks: one listening connection and one query for all who wait in this process.
+
+Subscribe, commit, then look: an end that came before the subscription is seen by the look, one after it is notified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable
+from itertools import islice
+from uuid import UUID
+
+from .backend import End, not_found
+from .errors import DatabaseUnavailable, QueuedTasksError
+from .settings import Settings
+from .store.link import Link, Row
+from .store.reads import Reads
+from .store.topics import Topics
+from .task import TaskState
+
+_PATIENCE = 20.0  # seconds without the database after which waiting is given up
+_IDLE = 30.0  # seconds without anybody waiting after which the listening connection is closed
+_PAUSE = 0.02  # seconds between two looks at first, where there are no notifications
+_REOPEN = 5.0  # seconds between two tries to listen
+_CHUNK = 1_000  # ids a query
+
+
+class Waiters:
+    """All who wait for tasks in this process.
+
+    A notification holds the ids of tasks that ended, or one id, a line break, and the JSON of its result: that of a
+    task whose row was removed with its end.
+    """
+
+    def __init__(self, link: Link, dsn: str, settings: Settings) -> None:
+        self._link = link
+        self._reads = Reads(link)
+        self._slow = settings.polling_interval.total_seconds()
+        self._topic = f"queued_tasks_{secrets.token_hex(8)}"
+        self._topics = Topics(
+            dsn, settings.schema, name="waiter", on_notified=self._notified, on_lost=self._listening_lost
+        )
+        self._notifications = settings.use_postgresql_notify
+        self._listening = False
+        self._reopen_at = 0.0
+        self._waiting: dict[UUID, set[asyncio.Future[End]]] = {}
+        self._fresh: set[UUID] = set()
+        self._told: set[UUID] = set()
+        self._left: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def end_of(self, id: UUID, timeout: float | None) -> End:
+        """Return once the task has ended.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds.
+            TaskNotFound: there is no such task, or no more.
+            DatabaseUnavailable: the database has been away for too long to go on waiting.
+        """
+        answer: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(id, set())
+        if not waiting:
+            self._fresh.add(id)
+            self._start()
+        waiting.add(answer)
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        finally:
+            waiting.discard(answer)
+            if not waiting and self._waiting.get(id) is waiting:
+                del self._waiting[id]
+                self._left.add(id)
+
+    async def close(self) -> None:
+        """Stop listening. Whoever still waits is left to his own timeout."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        self._topics.close()
+
+    def _start(self) -> None:
+        self._wake.set()
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        pause, away_since, everybody = _PAUSE, None, False
+        while self._waiting or self._left:
+            self._wake.clear()
+            try:
+                pause = _PAUSE if self._fresh else min(pause * 2, self._slow)
+                await self._look(everybody)
+                away_since = None
+            except DatabaseUnavailable as error:
+                self._fresh.update(self._waiting)
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > _PATIENCE:
+                    self._fail_all(error)
+            everybody = not await self._woken(pause)
+        self._topics.close()
+        self._listening = False
+
+    async def _woken(self, pause: float) -> bool:
+        """Sleep until somebody comes or is told, False when it was only time to look."""
+        if not self._waiting:
+            limit = _IDLE
+        elif self._listening:
+            limit = self._slow
+        else:
+            limit = pause
+        try:
+            async with asyncio.timeout(limit):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look(self, everybody: bool) -> None:
+        if self._notifications:
+            await self._keep_listening(everybody)
+        fresh, told, left = self._fresh, self._told, self._left - self._waiting.keys()
+        self._fresh, self._told, self._left = set(), set(), set()
+        if self._listening and left:
+            await self._link.fetch("unsubscribe", list(left), self._topic)
+        if self._listening and fresh:
+            await self._link.fetch("subscribe", list(fresh), self._topic)
+        ids = fresh | told if self._listening and not everybody else {*self._waiting}
+        for chunk in _chunks(ids & self._waiting.keys()):
+            for id, row in (await self._reads.ends(chunk)).items():
+                if self._resolve(id, row) and id not in told:
+                    self._left.add(id)
+
+    async def _keep_listening(self, everybody: bool) -> None:
+        if self._listening and everybody:
+            try:
+                await self._topics.probe()
+            except QueuedTasksError:
+                self._listening = False
+        if not self._listening and time.monotonic() >= self._reopen_at:
+            self._reopen_at = time.monotonic() + _REOPEN
+            try:
+                await self._topics.open([self._topic])
+            except QueuedTasksError:
+                return
+            self._listening = True
+            self._reopen_at = 0.0
+            # who waits is kept in an unlogged table, which a crash of PostgreSQL empties
+            self._fresh.update(self._waiting)
+
+    def _resolve(self, id: UUID, row: Row) -> bool:
+        if row["state"]:
+            self._answer(
+                id,
+                End(
+                    state=TaskState(row["state"]),
+                    result=row["result"],
+                    exception_name=row["exception_name"],
+                    exception_message=row["exception_message"],
+                    exception_traceback=row["exception_traceback"],
+                ),
+            )
+        elif row["stopped"]:
+            self._answer(id, End(state=TaskState.STOPPED))
+        elif not row["known"]:
+            self._answer(id, not_found(id))
+        else:
+            return False
+        return True
+
+    def _answer(self, id: UUID, end: End | QueuedTasksError) -> None:
+        for answer in self._waiting.pop(id, ()):
+            if answer.done():
+                continue
+            if isinstance(end, End):
+                answer.set_result(end)
+            else:
+                answer.set_exception(end)
+
+    def _fail_all(self, error: QueuedTasksError) -> None:
+        for id in [*self._waiting]:
+            self._answer(id, error)
+
+    def _notified(self, _topic: str, payload: str) -> None:
+        ids, with_result, result = payload.partition("\n")
+        for id in map(UUID, ids.split()):
+            if with_result:
+                self._answer(id, End(state=TaskState.DONE, result=result or None))
+            else:
+                self._told.add(id)
+        self._wake.set()
+
+    def _listening_lost(self) -> None:
+        self._listening = False
+        self._wake.set()
+
+
+def _chunks(ids: Iterable[UUID]) -> Iterable[list[UUID]]:
+    rest = iter(ids)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk

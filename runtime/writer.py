@@ -1,0 +1,156 @@
+"""The one writer of a process and its event loop: what comes while a write is under way goes into the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+from uuid import UUID
+
+from loguru import logger
+
+from .errors import DatabaseUnavailable, QueuedTasksError
+from .store.tasks import TaskStore
+from .task import NewTask
+
+OnLined: TypeAlias = Callable[[Mapping[int, int], bool], None]
+
+_MOST = 2_000  # tasks of several callers in one statement; what one caller wants written together is never divided
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while the database is away
+
+
+class _Group:
+    """What one caller wants written together."""
+
+    __slots__ = ("answer", "repeat", "tasks")
+
+    def __init__(self, tasks: Sequence[NewTask], repeat: bool) -> None:
+        self.tasks = tasks
+        self.repeat = repeat
+        self.answer: asyncio.Future[dict[UUID, UUID]] = asyncio.get_running_loop().create_future()
+
+
+class GroupWriter:
+    """Merges concurrent writes into one statement each. No timer: a lone write goes out at once.
+
+    A statement that a lost connection broke is repeated until it is carried out or nobody waits for it any more; one
+    that the database refuses is divided, so that it is refused to nobody but its owner.
+    `on_lined` is told after the commit how many tasks were added to which lane, and whether others are due later.
+    """
+
+    def __init__(self, store: TaskStore, on_lined: OnLined | None) -> None:
+        self._store = store
+        self._on_lined = on_lined
+        self._waiting: list[_Group] = []
+        self._flying: list[_Group] = []
+        self._running: asyncio.Task[None] | None = None
+        self._call: asyncio.Task[dict[UUID, UUID]] | None = None
+        self._away_since: float | None = None
+
+    async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        """See `Writer.write`. Goes on while the database is away: bound it by cancelling it."""
+        group = _Group(tasks, repeat)
+        self._waiting.append(group)
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self._run())
+        try:
+            return await group.answer
+        finally:
+            group.answer.cancel()
+            self._give_up()
+
+    async def close(self) -> None:
+        """End what nobody waits for any more."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    def _give_up(self) -> None:
+        """Break a call that nobody waits for: its connection may hang, and it must not be carried out much later."""
+        if self._call is not None and all(group.answer.done() for group in self._flying):
+            self._call.cancel()
+
+    async def _run(self) -> None:
+        while groups := self._take():
+            await self._write(groups, repeat=any(group.repeat for group in groups))
+
+    def _take(self) -> list[_Group]:
+        count = size = 0
+        for group in self._waiting:
+            size += len(group.tasks)
+            if count and size > _MOST:
+                break
+            count += 1
+        groups, self._waiting = self._waiting[:count], self._waiting[count:]
+        return groups
+
+    async def _write(self, groups: list[_Group], *, repeat: bool) -> None:
+        pause = _SHORTEST_PAUSE
+        while wanted := [group for group in groups if not group.answer.done()]:
+            try:
+                losers = await self._add(wanted, repeat=repeat)
+            except DatabaseUnavailable as error:
+                self._say_away(error)
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # spreads the clients
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            except Exception as error:  # what the database says of a row that it doesn't take
+                await self._refuse(wanted, error, repeat=repeat)
+            else:
+                if losers is not None:
+                    self._wrote(wanted, losers)
+            repeat = True
+
+    async def _add(self, groups: list[_Group], *, repeat: bool) -> dict[UUID, UUID] | None:
+        """Write the tasks of these groups; None when all of them were given up meanwhile."""
+        tasks = [task for group in groups for task in group.tasks]
+        self._flying = groups
+        self._call = call = asyncio.get_running_loop().create_task(self._store.add(tasks, repeat=repeat))
+        try:
+            await asyncio.wait([call])
+        finally:
+            self._call = None
+            call.cancel()
+        return None if call.cancelled() else call.result()
+
+    async def _refuse(self, groups: list[_Group], error: Exception, *, repeat: bool) -> None:
+        if len(groups) == 1 or isinstance(error, QueuedTasksError):
+            for group in groups:
+                if not group.answer.done():
+                    group.answer.set_exception(error)
+            return
+        for group in groups:
+            await self._write([group], repeat=repeat)
+
+    def _wrote(self, groups: list[_Group], losers: dict[UUID, UUID]) -> None:
+        if self._away_since is not None:
+            away = time.monotonic() - self._away_since
+            logger.info("PostgreSQL is back after {:.1f} s; the tasks that waited are written.", away)
+            self._away_since = None
+        for group in groups:
+            if not group.answer.done():
+                group.answer.set_result(losers)
+        if self._on_lined is not None:
+            self._announce(self._on_lined, [task for group in groups for task in group.tasks if task.id not in losers])
+
+    def _announce(self, on_lined: OnLined, tasks: Sequence[NewTask]) -> None:
+        now = datetime.now(UTC)
+        lanes: Counter[int] = Counter()
+        delayed = False
+        for task in tasks:
+            if task.parents:
+                continue
+            if task.run_at is None or task.run_at <= now:
+                lanes[self._store.lanes.id_of(task)] += 1
+            else:
+                delayed = True
+        if lanes or delayed:
+            on_lined(lanes, delayed)
+
+    def _say_away(self, error: DatabaseUnavailable) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            logger.warning("Tasks wait to be written and are tried again. {}", error)
