@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import resource
 import socket
 import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -24,7 +22,8 @@ from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from .reporter import Reporter
-from .surroundings import NOT_READY, Surroundings, why_not
+from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
+from .worker_backend import WorkerBackend
 
 _SHORTEST_ALARM: Final = 0.001  # seconds; the loop's clock is coarser than the deadlines
 _LEFTOVERS: Final = 1.0  # seconds for asyncio tasks that outlived their attempt
@@ -57,7 +56,8 @@ class AsyncWorker:
         self._loop = asyncio.get_running_loop()
         self._reporter = Reporter(mailbox)
         self._capture = Capture(self._reporter.lines)
-        self._workplace = Workplace(self._reporter.context_changed)
+        self._backend = WorkerBackend(mailbox.send_threadsafe)
+        self._workplace = Workplace(self._reporter.context_changed, self._backend)
         self._functions: Functions
         self._slots = 0  # until it is active
         self._waiting: deque[wire.Attempt] = deque()
@@ -100,7 +100,7 @@ class AsyncWorker:
             case wire.Interrupt(no, why):
                 self._interrupt_one(no, Why(why))
             case wire.Answer():
-                pass
+                self._backend.answered(message)
             case wire.Activate():
                 self._activate.set()
             case wire.Drain(grace):
@@ -223,12 +223,3 @@ def _unstarted(attempt: wire.Attempt, workplace: Workplace, why: Why) -> wire.En
     running = Running(attempt, workplace)
     running.why = why
     return interrupted_early(running)
-
-
-def resident_memory() -> int:
-    """The bytes of memory that this process holds; its highest so far where the kernel doesn't tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * resource.getpagesize()

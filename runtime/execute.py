@@ -101,7 +101,7 @@ def run_blocking(
             course.value = function.call(*args, **kwargs)
             if function.is_async:
                 course.value = loop.run(cast("Coroutine[Any, Any, object]", course.value), context=copy_context())
-            if running.outbox is not None and len(running.outbox):
+            if running.outbox is not None:
                 course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
         course.encode()
     except BaseException as error:
@@ -191,6 +191,8 @@ class _Course:
     def end(self) -> wire.End:
         running, verdict = self.running, self.verdict
         running.over = True
+        if running.outbox is not None and verdict is not DONE:
+            running.outbox.discard(_CLOSED)
         took = time.monotonic() - (running.started or 0.0)
         context = None if running.context is None else running.context.take()
         if verdict is DONE:

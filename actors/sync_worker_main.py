@@ -1,0 +1,275 @@
+"""The sync worker: runs plain functions one by one on the main thread, where a signal can interrupt them.
+
+A thread of its own talks to the supervisor, so that a function may block for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from threading import Condition, Event, Thread, main_thread
+from types import FrameType, TracebackType
+from typing import Any, assert_never
+
+import msgspec
+import uvloop
+
+from ..runtime import wire
+from ..runtime.current import Running, Workplace
+from ..runtime.execute import Functions, interrupted_early, run_blocking
+from ..runtime.framing import Mailbox
+from ..runtime.lifecycle import Why
+from ..runtime.logging import Capture
+from ..runtime.process import open_parent_mailbox
+from .reporter import Reporter
+from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
+from .worker_backend import WorkerBackend
+
+
+def main(sock: socket.socket, argument: wire.WorkerArgument) -> None:
+    """Work until the supervisor drains this process; see runtime/wire.py for what both say."""
+    line = Line()
+    desk = Desk(sock, line)
+    desk.start()
+    _Work(desk, line, argument).live()
+
+
+class Interrupted(BaseException):
+    """Raised in a task's function at its deadline, or when it is cancelled or stopped. Let it pass."""
+
+
+class Line:
+    """The attempts that wait for the main thread, and the one that it runs. For both threads."""
+
+    def __init__(self) -> None:
+        self.workplace: Workplace  # set before the first attempt comes
+        self._changed = Condition()
+        self._waiting: deque[Running] = deque()
+        self._running: Running | None = None
+        self._active = False
+        self._draining = False
+
+    def activate(self) -> None:
+        with self._changed:
+            self._active = True
+            self._changed.notify()
+
+    def wait_for_activation(self) -> bool:
+        """Return once this worker is to take work; False when it is to leave instead."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._active or self._draining)
+            return not self._draining
+
+    def extend(self, attempts: list[wire.Attempt]) -> list[int]:
+        """Take attempts in; the numbers of those that it doesn't take any more."""
+        with self._changed:
+            if self._draining:
+                return [attempt.no for attempt in attempts]
+            self._waiting.extend(Running(attempt, self.workplace) for attempt in attempts)
+            self._changed.notify()
+            return []
+
+    def next(self) -> Running | None:
+        """The next attempt, when there is one; None when there will be none. The one before is over."""
+        with self._changed:
+            self._running = None
+            self._changed.wait_for(lambda: self._waiting or self._draining)
+            self._running = self._waiting.popleft() if self._waiting else None
+            return self._running
+
+    def interrupt(self, no: int | None, why: Why) -> Running | None:
+        """Interrupt the attempt `no` (None: what runs); it is returned if it had not started."""
+        with self._changed:
+            running = self._running
+            if running is not None and no in (None, running.attempt.no):
+                if running.why is None:
+                    running.why = why
+                    signal.pthread_kill(_main_ident(), signal.SIGALRM)
+                return None
+            for waiting in self._waiting:
+                if waiting.attempt.no == no:
+                    waiting.why = why
+                    self._waiting.remove(waiting)
+                    return waiting
+        return None
+
+    def drain(self) -> list[int]:
+        """Let nothing start any more; the numbers of what has not started."""
+        with self._changed:
+            self._draining = True
+            unstarted = [running.attempt.no for running in self._waiting]
+            self._waiting.clear()
+            self._changed.notify()
+            return unstarted
+
+
+class Desk(Thread):
+    """The thread that talks to the supervisor. `mailbox`, `reporter` and `loop` are there once `start` has returned."""
+
+    def __init__(self, sock: socket.socket, line: Line) -> None:
+        super().__init__(name="desk", daemon=True)
+        self.loop: asyncio.AbstractEventLoop
+        self.mailbox: Mailbox[Any]
+        self.reporter: Reporter
+        self._backend: WorkerBackend
+        self._sock = sock
+        self._line = line
+        self._connected = Event()
+        self._left = Event()
+
+    def start(self) -> None:
+        super().start()
+        self._connected.wait()
+
+    def run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._talk())
+
+    def send(self, message: object) -> None:
+        """Send from any thread, after what was reported before."""
+        self.loop.call_soon_threadsafe(self._send, message)
+
+    def leave(self, last: object) -> None:
+        """Send what is left and a last message; return when the supervisor has it. From another thread."""
+        asyncio.run_coroutine_threadsafe(self._close(last), self.loop).result()
+
+    async def _talk(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        early: list[wire.ToWorker] = []
+        receive = early.append
+        decoder = msgspec.msgpack.Decoder(wire.ToWorker)
+        self.mailbox = await open_parent_mailbox(self._sock, decoder, lambda message: receive(message))
+        self.reporter = Reporter(self.mailbox)
+        self._backend = WorkerBackend(self.mailbox.send_threadsafe)
+        self._line.workplace = Workplace(self.reporter.context_changed, self._backend)
+        receive = self._receive
+        for message in early:
+            receive(message)
+        self._connected.set()
+        await asyncio.Event().wait()
+
+    def _receive(self, message: wire.ToWorker) -> None:
+        match message:
+            case wire.Run(attempts):
+                self._return(self._line.extend(attempts))
+            case wire.Ping(n):
+                self.mailbox.send(wire.Pong(n, resident_memory()))
+            case wire.Interrupt(no, why):
+                unstarted = self._line.interrupt(no, Why(why))
+                if unstarted is not None:
+                    self.reporter.ended(interrupted_early(unstarted))
+            case wire.Answer():
+                self._backend.answered(message)
+            case wire.Activate():
+                self._line.activate()
+            case wire.Drain(grace):
+                self._return(self._line.drain())
+                self.loop.call_later(grace, self._line.interrupt, None, Why.DRAIN)
+            case _:
+                assert_never(message)
+
+    def _return(self, nos: list[int]) -> None:
+        if nos:
+            self.mailbox.send(wire.Returned(nos))
+
+    def _send(self, message: object) -> None:
+        self.reporter.flush()
+        self.mailbox.send(message)
+
+    async def _close(self, last: object) -> None:
+        self._send(last)
+        await self.mailbox.close()
+
+
+class _Work:
+    """What the main thread does."""
+
+    def __init__(self, desk: Desk, line: Line, argument: wire.WorkerArgument) -> None:
+        self._desk = desk
+        self._line = line
+        self._argument = argument
+        self._capture = Capture(desk.reporter.lines)
+        self._interruptible = _Interruptible()
+
+    def live(self) -> None:
+        self._capture.install()
+        # One loop for all that is async here: what a start hook opens on it, a run hook can use.
+        with asyncio.Runner() as runner:
+            try:
+                surroundings = Surroundings(self._argument)
+                self._line.workplace.app = surroundings.app
+                self._capture.install()
+                self._desk.send(wire.Ready())
+                wanted = self._line.wait_for_activation()
+                if wanted:
+                    runner.run(surroundings.open())
+            except BaseException as error:
+                self._give_up(error)
+            self._capture.install()
+            if wanted:
+                self._desk.send(wire.Active(self._argument.slots))
+                self._work(Functions(surroundings.allowed, self._capture.install), runner)
+            runner.run(surroundings.close())
+        self._desk.leave(wire.Bye())
+
+    def _work(self, functions: Functions, runner: asyncio.Runner) -> None:
+        while (running := self._line.next()) is not None:
+            running.begin()
+            self._interruptible.running = running
+            own = copy_context()  # what one task sets, the next one must not find
+            end = own.run(run_blocking, running, functions, self._interruptible, runner)
+            self._desk.reporter.ended_threadsafe(end)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._desk.leave(wire.NotReady(why_not(error)))
+        sys.stdout.flush()
+        os._exit(NOT_READY)  # what a half-imported application has started would hold up an ordinary exit
+
+
+class _Interruptible(AbstractContextManager[None]):
+    """The block in which SIGALRM raises: once for each attempt, and only for a reason that the attempt has."""
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
+        self._open = False
+        signal.signal(signal.SIGALRM, self._signalled)
+
+    def __enter__(self) -> None:
+        running = self.running
+        if running is not None and running.deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(running.deadline - time.monotonic(), 0) + 0.001)
+        self._open = True
+        self._raise_if_due()  # a signal that came before the line above had no effect
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self._open = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        self._raise_if_due()
+
+    def _raise_if_due(self) -> None:
+        running = self.running
+        if not self._open or running is None:
+            return
+        if running.why is None:
+            if running.deadline is None or time.monotonic() < running.deadline:
+                return
+            running.why = Why.TIMEOUT
+        self._open = False
+        raise Interrupted
+
+
+def _main_ident() -> int:
+    ident = main_thread().ident
+    assert ident is not None
+    return ident

@@ -1,0 +1,108 @@
+"""The queue as a worker process sees it: each verb is a Call to the supervisor, which has the connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import count
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ..runtime import errors, wire
+from ..runtime.backend import End
+from ..runtime.errors import QueuedTasksError
+from ..runtime.execute import added_of
+from ..runtime.task import NewTask, Task, TaskLog, TaskState
+
+T = TypeVar("T")
+
+_WINNERS: msgspec.json.Decoder[dict[UUID, UUID]] = msgspec.json.Decoder(dict[UUID, UUID])
+_TASK: msgspec.json.Decoder[Task | None] = msgspec.json.Decoder(Task | None)
+_TASKS: msgspec.json.Decoder[list[Task]] = msgspec.json.Decoder(list[Task])
+_LOGS: msgspec.json.Decoder[list[TaskLog]] = msgspec.json.Decoder(list[TaskLog])
+_NUMBER = msgspec.json.Decoder(int)
+_TRUTH = msgspec.json.Decoder(bool)
+_ID = msgspec.json.Decoder(UUID)
+_END = msgspec.json.Decoder(End)
+
+
+class WorkerBackend:
+    """The verbs of `Backend`. `send` may be called on any thread; so may the verbs, each on whatever loop runs there.
+
+    A Call's verb is the name of the method, its payload an object with the method's arguments (a task that is
+    written travels in `added`), its answer the JSON of what the method returns.
+    """
+
+    def __init__(self, send: Callable[[wire.Call], None]) -> None:
+        self._send = send
+        self._numbers = count(1)
+        self._open: dict[int, Future[str | None]] = {}
+
+    def answered(self, answer: wire.Answer) -> None:
+        """Give an answer of the supervisor to whoever waits for it, if anybody still does."""
+        asked = self._open.pop(answer.call, None)
+        if asked is None or not asked.set_running_or_notify_cancel():
+            return
+        if answer.error is None:
+            asked.set_result(answer.value)
+        else:
+            asked.set_exception(_error(answer.error, answer.text or ""))
+
+    async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        return await self._call(_WINNERS, "write", {"repeat": repeat}, added=[added_of(task) for task in tasks])
+
+    async def get(self, id: UUID) -> Task | None:
+        return await self._call(_TASK, "get", {"id": id})
+
+    async def page(
+        self, *, state: TaskState | None, name: str | None, channel: str | None, before: UUID | None, limit: int
+    ) -> list[Task]:
+        asked = {"state": state, "name": name, "channel": channel, "before": before, "limit": limit}
+        return await self._call(_TASKS, "page", asked)
+
+    async def logs(self, id: UUID, *, after: int | None, limit: int) -> list[TaskLog]:
+        return await self._call(_LOGS, "logs", {"id": id, "after": after, "limit": limit})
+
+    async def pending(self) -> int:
+        return await self._call(_NUMBER, "pending", {})
+
+    async def cancel(self, id: UUID) -> bool:
+        return await self._call(_TRUTH, "cancel", {"id": id})
+
+    async def stop(self, id: UUID) -> bool:
+        return await self._call(_TRUTH, "stop", {"id": id})
+
+    async def retry(self, id: UUID) -> UUID:
+        return await self._call(_ID, "retry", {"id": id})
+
+    async def wait(self, id: UUID, timeout: float | None) -> End:
+        return await self._call(_END, "wait", {"id": id, "timeout": timeout})
+
+    async def _call(
+        self,
+        decoder: msgspec.json.Decoder[T],
+        verb: str,
+        arguments: dict[str, object],
+        added: list[wire.Added] | None = None,
+    ) -> T:
+        asked: Future[str | None] = Future()
+        number = next(self._numbers)
+        self._open[number] = asked
+        try:
+            self._send(wire.Call(number, verb, msgspec.json.encode(arguments).decode(), added))
+            answer = await asyncio.wrap_future(asked)
+        finally:
+            self._open.pop(number, None)
+        return decoder.decode(answer or "null")
+
+
+def _error(name: str, text: str) -> Exception:
+    if name == "TimeoutError":
+        return TimeoutError(text)
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, QueuedTasksError) and kind.__init__ is QueuedTasksError.__init__:
+        return kind(text)
+    return QueuedTasksError(f"{name}: {text}")
