@@ -13,7 +13,7 @@ from ..runtime import wire
 if TYPE_CHECKING:
     from loguru import Record
 
-_TEXT = "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <7}</level> {extra[source]}{message}\n{exception}"
+_TEXT = "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <7}</level> {extra[source]}{message}"
 
 
 def configure(log_format: str) -> None:

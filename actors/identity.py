@@ -31,3 +31,8 @@ class Identity:
         """A key that nobody holds yet."""
         self.lock_key = secrets.randbits(62)
         return self.lock_key
+
+    @property
+    def topic(self) -> str:
+        """The topic on which others tell this server that it is wanted."""
+        return f"queued_tasks_{self.id.hex}"

@@ -7,7 +7,6 @@ from typing import assert_never
 from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
-from ..runtime.announce import read_news
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.topics import Topics
 from .identity import Identity
@@ -68,7 +67,7 @@ class Listener(Actor[ListenerMessage]):
         # A key of its own for every session: the one before may still be held by a connection that hangs.
         key = self._identity.renew_lock_key()
         try:
-            await self._topics.open([self._topic] if self._topic else [], lock_key=key)
+            await self._topics.open([self._topic, self._identity.topic] if self._topic else [], lock_key=key)
         except DatabaseUnavailable as error:
             self._identity.lock_key = None
             logger.debug("not listening: {}", error)
@@ -88,11 +87,16 @@ class Listener(Actor[ListenerMessage]):
             except DatabaseUnavailable:
                 await self._connect()
 
-    def _notified(self, _topic: str, payload: str) -> None:
-        news = read_news(payload)
-        if self._identity.id in news.servers:
+    def _notified(self, topic: str, payload: str) -> None:
+        if topic == self._identity.topic:
             self._keeper.tell(Tick())
-        if news.delayed:
+        elif payload == "delayed":
             self._janitor.tell(Wake())
-        if news.lanes:
-            self._claimer.tell(Wake(max(news.lanes)))
+        else:
+            self._claimer.tell(Wake(_newest_lane(payload)))
+
+
+def _newest_lane(payload: str) -> int:
+    """The highest lane of a wake-up such as `7:1 9:20`: how many tasks came into which lane."""
+    lanes = (word.partition(":")[0] for word in payload.split())
+    return max((int(lane) for lane in lanes if lane.isdecimal()), default=0)

@@ -12,7 +12,7 @@ from loguru import logger
 
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Exited, Restarts, Tree
-from ..runtime.announce import Announcer, servers_topic
+from ..runtime.announce import Announcer, wake_topic
 from ..runtime.settings import Settings
 from ..runtime.store.link import Link
 from ..runtime.store.servers import ServerStore
@@ -103,7 +103,7 @@ class Actors:
         dsn: str,
         gone: Callable[[], None],
     ) -> None:
-        topic = servers_topic(settings) if settings.use_postgresql_notify else None
+        topic = wake_topic(settings) if settings.use_postgresql_notify else None
         ttl = settings.lease_ttl.total_seconds()
         poll = settings.polling_interval.total_seconds()
         tasks, servers = TaskStore(links.settle), ServerStore(links.beat)

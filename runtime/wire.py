@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TypeAlias
+from uuid import UUID
 
 import msgspec
+
+from .task import Executor, NewTask, OnParentFailure
 
 MAX_FRAME = 64 * 1024 * 1024  # bytes
 
@@ -45,10 +49,39 @@ class Added(msgspec.Struct, array_like=True, gc=False):
     expires_at: float | None
     unique_key: str | None
     auto_remove: bool
-    on_parent_failure: str
+    on_parent_failure: OnParentFailure
     parents: list[bytes]
     context: str | None
     signature: bytes | None
+
+
+def unpack(added: Added) -> NewTask:
+    """The task as it is written to the store."""
+    return NewTask(
+        id=UUID(bytes=added.id),
+        function=added.function,
+        executor=Executor(added.executor),
+        args=added.args,
+        kwargs=added.kwargs,
+        name=added.name,
+        channel=added.channel,
+        key=added.key,
+        priority=added.priority,
+        max_retries=added.max_retries,
+        timeout=added.timeout,
+        run_at=_instant(added.run_at),
+        expires_at=_instant(added.expires_at),
+        unique_key=added.unique_key,
+        auto_remove=added.auto_remove,
+        on_parent_failure=added.on_parent_failure,
+        parents=tuple(UUID(bytes=parent) for parent in added.parents),
+        context=added.context,
+        signature=added.signature,
+    )
+
+
+def _instant(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 class LogLine(msgspec.Struct, array_like=True, gc=False):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import asyncpg
 
-from .link import CONNECT_TIMEOUT, Link, translate
+from .link import CONNECT_TIMEOUT, translate
 from .statements import load
 
 
@@ -88,8 +88,3 @@ class Topics:
     def _lost(self, _connection: object) -> None:
         self._connection = None
         self._on_lost()
-
-
-async def notify(link: Link, messages: Mapping[str, str]) -> None:
-    """Send a payload to each topic, after and beside the transactions that they speak of."""
-    await link.fetch("notify", list(messages), list(messages.values()))

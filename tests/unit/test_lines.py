@@ -1,0 +1,62 @@
+"""Low-waters and how far claims look back."""
+
+from __future__ import annotations
+
+from queued_tasks.runtime.lines import LATE, VERY_LATE, Line, LookBack
+
+
+def test_the_low_water_is_the_highest_number_that_was_taken() -> None:
+    line = Line()
+    for seq in (3, 9, 5):
+        line.taken(seq)
+    assert line.low == 9
+
+
+def test_it_is_known_where_the_low_water_stood_a_while_ago() -> None:
+    line = Line()
+    line.mark(10.0)
+    line.taken(100)
+    line.mark(11.0)
+    line.taken(200)
+    line.mark(12.0)
+    assert [line.before(when) for when in (9.9, 10.0, 11.5, 12.0)] == [0, 0, 100, 200]
+
+
+def test_marks_from_before_anything_can_be_under_way_are_forgotten_but_for_one() -> None:
+    line = Line()
+    for second in range(500):
+        line.mark(float(second))
+        line.taken(second + 1)
+    assert line.before(499.0 - VERY_LATE) == 499 - VERY_LATE
+    assert line.before(0.0) == 0
+
+
+def test_the_first_claim_looks_back_all_the_way() -> None:
+    assert LookBack(30.0).reach(5.0, nearly_empty=False) == VERY_LATE
+
+
+def test_a_claim_on_a_nearly_empty_line_always_looks_back() -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.0, 0.001)
+    assert look.reach(0.01, nearly_empty=True) == LATE
+
+
+def test_under_a_backlog_most_claims_go_on_from_the_low_water() -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.0, 0.001)
+    assert look.reach(0.05, nearly_empty=False) == 0
+    assert look.reach(0.11, nearly_empty=False) == LATE
+
+
+def test_a_costly_look_back_waits_twenty_times_as_long() -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.0, 0.05)
+    assert look.reach(0.9, nearly_empty=False) == 0
+    assert look.reach(1.1, nearly_empty=False) == LATE
+
+
+def test_the_long_look_back_comes_once_per_interval() -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.0, 0.001)
+    assert look.reach(29.9, nearly_empty=True) == LATE
+    assert look.reach(30.1, nearly_empty=True) == VERY_LATE
