@@ -223,6 +223,6 @@ class _Kind:
 
 
 def _ranks(lanes: Iterable[Lane]) -> dict[int, int]:
-    """Each lane's place in the order of claiming; those of one priority share it and are claimed in order of arrival."""
+    """Each lane's place in the order of claiming; those of one priority share it, first in first out."""
     urgencies = sorted({(-lane.priority, not lane.again) for lane in lanes})
     return {lane.id: urgencies.index((-lane.priority, not lane.again)) for lane in lanes}

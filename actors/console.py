@@ -17,7 +17,7 @@ _TEXT = "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <7}</level
 
 
 def configure(log_format: str) -> None:
-    """Let everything that this process logs go to stderr, `text` or `json`. For processes that are ours, not for apps."""
+    """Let everything that this process logs go to stderr, as `text` or `json`. Only for processes that are ours."""
     logger.remove()
     logger.configure(extra={"source": ""})
     if log_format == "json":

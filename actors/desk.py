@@ -1,16 +1,92 @@
-"""Do for workers what needs a connection: they have none."""
+"""Do for workers what needs a connection: they have none. See worker_backend.py for the other side."""
 
 from __future__ import annotations
 
+import asyncio
+from uuid import UUID
+
+import msgspec
+
+from ..runtime import wire
 from ..runtime.actor import Actor
-from ..runtime.settings import Settings
-from .messages import DeskMessage
+from ..runtime.backend import Backend
+from ..runtime.errors import QueuedTasksError, TaskNotFound
+from ..runtime.task import NewTask, TaskState
+from .messages import Asked, DeskMessage
 
 
 class Desk(Actor[DeskMessage]):
-    def __init__(self, dsn: str, settings: Settings) -> None:
-        self._dsn = dsn
-        self._settings = settings
+    """Answers each call when its answer is there, in any order: a wait may take hours."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def stopped(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls)
 
     async def receive(self, message: DeskMessage) -> None:
-        raise NotImplementedError
+        call = asyncio.get_running_loop().create_task(self._answer(message))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _answer(self, asked: Asked) -> None:
+        call = asked.call
+        try:
+            added = [wire.unpack(task) for task in call.added or ()]
+            arguments = msgspec.json.decode(call.payload, type=_Arguments)
+            value = await _carry_out(self._backend, call.verb, arguments, added)
+            answer = wire.Answer(call.call, value=msgspec.json.encode(value).decode())
+        except (QueuedTasksError, TimeoutError) as error:
+            answer = wire.Answer(call.call, error=type(error).__name__, text=str(error))
+        asked.answer(answer)
+
+
+class _Arguments(msgspec.Struct):
+    """The arguments of all verbs; each uses its own."""
+
+    id: UUID | None = None
+    repeat: bool = False
+    state: TaskState | None = None
+    name: str | None = None
+    channel: str | None = None
+    before: UUID | None = None
+    after: int | None = None
+    limit: int = 50
+    timeout: float | None = None
+
+    @property
+    def task(self) -> UUID:
+        """The id, for verbs that are about one task."""
+        if self.id is None:
+            raise TaskNotFound("No task was named: pass the id of one.")
+        return self.id
+
+
+async def _carry_out(backend: Backend, verb: str, asked: _Arguments, added: list[NewTask]) -> object:
+    match verb:
+        case "write":
+            return {str(loser): winner for loser, winner in (await backend.write(added, repeat=asked.repeat)).items()}
+        case "get":
+            return await backend.get(asked.task)
+        case "page":
+            return await backend.page(
+                state=asked.state, name=asked.name, channel=asked.channel, before=asked.before, limit=asked.limit
+            )
+        case "logs":
+            return await backend.logs(asked.task, after=asked.after, limit=asked.limit)
+        case "pending":
+            return await backend.pending()
+        case "cancel":
+            return await backend.cancel(asked.task)
+        case "stop":
+            return await backend.stop(asked.task)
+        case "retry":
+            return await backend.retry(asked.task)
+        case "wait":
+            return await backend.wait(asked.task, asked.timeout)
+        case _:
+            raise QueuedTasksError(f"The server does not know the call {verb!r}: run one version on this host.")

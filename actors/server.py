@@ -18,7 +18,7 @@ from ..runtime.store import migrate
 from ..runtime.store.link import LeaseLost
 from .identity import Identity
 from .probes import probes
-from .tree import Application, run_incarnation
+from .tree import Application, Incarnation, Links, run_incarnation
 from .vitals import Vitals
 
 LONGEST_PAUSE = 5.0  # seconds between two tries to reach PostgreSQL
@@ -79,12 +79,11 @@ class _Server:
             self._vitals = Vitals()
             try:
                 await migrate.check(self._dsn, schema=self._settings.schema)
+                links = Links.of(self._dsn, self._settings, self._name)
                 await run_incarnation(
-                    self._dsn,
-                    self._settings,
-                    Identity(self._name),
-                    self._vitals,
-                    self._application,
+                    Incarnation(
+                        self._dsn, self._settings, Identity(self._name), self._vitals, self._application, links
+                    ),
                     self._draining,
                 )
             except DatabaseUnavailable as error:

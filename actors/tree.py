@@ -13,6 +13,8 @@ from loguru import logger
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Exited, Restarts, Tree
 from ..runtime.announce import Announcer, wake_topic
+from ..runtime.direct import DirectBackend
+from ..runtime.errors import DatabaseUnavailable
 from ..runtime.settings import Settings
 from ..runtime.store.link import Link
 from ..runtime.store.servers import ServerStore
@@ -80,8 +82,28 @@ class Links:
             await link.close()
 
 
+@dataclass(slots=True)
+class Incarnation:
+    """What all actors of one start of a server share."""
+
+    dsn: str
+    settings: Settings
+    identity: Identity
+    vitals: Vitals
+    application: Application
+    links: Links
+
+    @property
+    def topic(self) -> str | None:
+        """Where is said that there is something to claim; None with notifications off."""
+        return wake_topic(self.settings) if self.settings.use_postgresql_notify else None
+
+
 class Actors:
-    """Their references; each actor is made when its mailbox is first read, so the order of these lines is free."""
+    """Starts the actors of an incarnation. They stop in reverse: first what makes work, last what records it.
+
+    An actor is made when its mailbox is first read, so it may name one that is started after it.
+    """
 
     settler: ActorRef[SettlerMessage]
     recorder: ActorRef[RecorderMessage]
@@ -92,59 +114,62 @@ class Actors:
     listener: ActorRef[ListenerMessage]
     supervisor: ActorRef[SupervisorMessage]
 
-    def __init__(
-        self,
-        tree: Tree,
-        links: Links,
-        identity: Identity,
-        vitals: Vitals,
-        application: Application,
-        settings: Settings,
-        dsn: str,
-        gone: Callable[[], None],
-    ) -> None:
-        topic = wake_topic(settings) if settings.use_postgresql_notify else None
-        ttl = settings.lease_ttl.total_seconds()
-        poll = settings.polling_interval.total_seconds()
-        tasks, servers = TaskStore(links.settle), ServerStore(links.beat)
+    def __init__(self, tree: Tree, our: Incarnation, gone: Callable[[], None]) -> None:
+        self._tree = tree
+        self._our = our
+        self._announcer = Announcer(our.links.claim, our.topic) if our.topic else None
+        self._start_what_records()
+        self._start_what_claims()
+        self._start_what_keeps()
+        self._start_what_works(gone)
+        self._wind_the_clock()
 
-        # They stop in reverse: first what makes work, last what records it.
-        self.settler = tree.start(
-            "settler", lambda: Settler(tasks, identity.id, announcements(), vitals), restarts=FATAL
+    def _start_what_records(self) -> None:
+        our, tasks = self._our, TaskStore(self._our.links.settle)
+        self.settler = self._tree.start(
+            "settler", lambda: Settler(tasks, our.identity.id, self._announcements(), our.vitals), restarts=FATAL
         )
-        self.recorder = tree.start("recorder", lambda: Recorder(tasks, identity.id))
-        self.desk = tree.start("desk", lambda: Desk(dsn, settings))
-        self.claimer = tree.start(
+        self.recorder = self._tree.start("recorder", lambda: Recorder(tasks, our.identity.id))
+        self.desk = self._tree.start("desk", lambda: Desk(DirectBackend(our.dsn, our.settings)))
+
+    def _start_what_claims(self) -> None:
+        our, settings = self._our, self._our.settings
+        poll = settings.polling_interval.total_seconds()
+        self.claimer = self._tree.start(
             "claimer",
             lambda: Claimer(
-                TaskStore(links.claim),
-                identity.id,
+                TaskStore(our.links.claim),
+                our.identity.id,
                 self.settler,
                 self.supervisor,
-                vitals,
-                first_pause=poll if topic else FIRST_PAUSE,
+                our.vitals,
+                first_pause=poll if our.topic else FIRST_PAUSE,
                 polling_interval=poll,
                 full_pass_interval=settings.fallback_polling_interval.total_seconds(),
             ),
             restarts=FATAL,
         )
-        self.janitor = tree.start(
+
+    def _start_what_keeps(self) -> None:
+        our, settings = self._our, self._our.settings
+        servers, ttl = ServerStore(our.links.beat), settings.lease_ttl.total_seconds()
+        self.janitor = self._tree.start(
             "janitor",
             lambda: Janitor(
-                identity.id,
+                our.identity.id,
                 servers,
-                Upkeep(links.settle),
-                announcements(),
+                Upkeep(our.links.settle),
+                self._announcements(),
                 lease_ttl=ttl,
                 retention=settings.retention_days * 86_400,
             ),
         )
-        self.keeper = tree.start(
+        self.keeper = self._tree.start(
             "keeper",
             lambda: Keeper(
                 servers,
-                identity,
-                vitals,
+                our.identity,
+                our.vitals,
                 self.claimer,
                 self.janitor,
                 self.supervisor,
@@ -153,79 +178,69 @@ class Actors:
             ),
             restarts=FATAL,
         )
-        self.listener = tree.start(
+        self.listener = self._tree.start(
             "listener",
             lambda: Listener(
-                listen_dsn(settings, dsn),
+                _listen_dsn(our),
                 settings.schema,
-                identity,
+                our.identity,
                 self.claimer,
                 self.janitor,
                 self.keeper,
-                topic=topic,
+                topic=our.topic,
             ),
         )
-        self.supervisor = tree.start(
+
+    def _start_what_works(self, gone: Callable[[], None]) -> None:
+        workers = self._our.settings.max_workers
+        self.supervisor = self._tree.start(
             "supervisor",
             lambda: Supervisor(
-                start_worker,
-                lambda ref: tree.group.create_task(tree.stop(ref)),
+                self._start_worker,
+                lambda ref: self._tree.group.create_task(self._tree.stop(ref)),
                 self.claimer,
-                vitals,
-                workers=settings.max_workers,
-                sync_workers=min(settings.max_workers, os.cpu_count() or 1),
+                self._our.vitals,
+                workers=workers,
+                sync_workers=min(workers, os.cpu_count() or 1),
                 gone=gone,
             ),
             restarts=FATAL,
         )
 
-        announcer = Announcer(links.claim, topic) if topic else None
+    def _start_worker(self, number: int, sync: bool, standby: bool) -> ActorRef[WorkerMessage]:
+        our = self._our
+        argument = _worker_argument(sync, our.application, our.settings)
+        colleagues = Colleagues(self.supervisor, self.claimer, self.settler, self.recorder, self.desk)
+        entry = sync_worker_main.main if sync else worker_main.main
+        ref: ActorRef[WorkerMessage] = self._tree.start(
+            f"worker {number}",
+            lambda: Worker(number, entry, argument, colleagues, our.vitals, standby=standby),
+            restarts=FATAL,
+        )
+        self._tree.every(ref, 0.1, Tick())
+        return ref
 
-        def announcements() -> Announcements:
-            return Announcements(self.claimer, announcer)
+    def _wind_the_clock(self) -> None:
+        poll = self._our.settings.polling_interval.total_seconds()
+        self._tree.every(self.keeper, BEAT_EVERY, Tick())
+        self._tree.every(self.claimer, poll if self._our.topic else FIRST_PAUSE, Tick())
+        self._tree.every(self.settler, 0.5, Tick())
+        self._tree.every(self.janitor, 1.0, Tick())
+        self._tree.every(self.listener, 1.0, Tick())
+        self._tree.every(self.supervisor, 0.5, Tick())
 
-        def start_worker(number: int, sync: bool, standby: bool) -> ActorRef[WorkerMessage]:
-            argument = _worker_argument(sync, application, settings)
-            colleagues = Colleagues(self.supervisor, self.claimer, self.settler, self.recorder, self.desk)
-            entry = sync_worker_main.main if sync else worker_main.main
-            ref: ActorRef[WorkerMessage] = tree.start(
-                f"worker {number}",
-                lambda: Worker(number, entry, argument, colleagues, vitals, standby=standby),
-                restarts=FATAL,
-            )
-            tree.every(ref, 0.1, Tick())
-            return ref
-
-        tree.every(self.keeper, BEAT_EVERY, Tick())
-        tree.every(self.claimer, poll if topic else FIRST_PAUSE, Tick())
-        tree.every(self.settler, 0.5, Tick())
-        tree.every(self.janitor, 1.0, Tick())
-        tree.every(self.listener, 1.0, Tick())
-        tree.every(self.supervisor, 0.5, Tick())
-
-
-def listen_dsn(settings: Settings, dsn: str) -> str:
-    """Where to listen: past a pooler, when one is in between."""
-    direct = settings.listen_database_url
-    return dsn if direct is None else direct.get_secret_value()
+    def _announcements(self) -> Announcements:
+        return Announcements(self.claimer, self._announcer)
 
 
-async def run_incarnation(
-    dsn: str,
-    settings: Settings,
-    identity: Identity,
-    vitals: Vitals,
-    application: Application,
-    draining: asyncio.Event,
-) -> None:
+async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
     """Join, work until `draining` is set, finish what runs within the grace, leave.
 
     Raises:
         ActorKeptFailing: an actor failed; with LeaseLost as its `error` when peers gave this server up.
         DatabaseUnavailable: it could not even join.
     """
-    links = Links.of(dsn, settings, identity.name)
-    servers = ServerStore(links.beat)
+    identity, servers = our.identity, ServerStore(our.links.beat)
     try:
         await servers.register(
             identity.id,
@@ -238,18 +253,18 @@ async def run_incarnation(
         logger.info("server {} joined ({})", identity.name, identity.id)
         gone = asyncio.Event()
         async with Tree(_on_exit) as tree:
-            actors = Actors(tree, links, identity, vitals, application, settings, dsn, gone.set)
+            actors = Actors(tree, our, gone.set)
             await draining.wait()
-            grace = settings.shutdown_grace.total_seconds()
+            grace = our.settings.shutdown_grace.total_seconds()
             logger.info("draining: what runs may finish within {:g} s", grace)
             actors.supervisor.tell(Drain(grace))
-            actors.keeper.tell(Tick())
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace + DRAIN_GRACE + 5):
                     await gone.wait()
-        await servers.leave(identity.id, "stopped")
+        with suppress(DatabaseUnavailable):
+            await servers.leave(identity.id, "stopped")
     finally:
-        await links.close()
+        await our.links.close()
 
 
 def _on_exit(exited: Exited) -> None:
@@ -267,3 +282,9 @@ def _worker_argument(sync: bool, application: Application, settings: Settings) -
         only_decorated=settings.only_decorated,
         schema=settings.schema,
     )
+
+
+def _listen_dsn(our: Incarnation) -> str:
+    """Where to listen: past a pooler, when one is in between."""
+    direct = our.settings.listen_database_url
+    return our.dsn if direct is None else direct.get_secret_value()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import count
 from typing import TypeVar
@@ -85,7 +85,7 @@ class WorkerBackend:
         self,
         decoder: msgspec.json.Decoder[T],
         verb: str,
-        arguments: dict[str, object],
+        arguments: Mapping[str, object],
         added: list[wire.Added] | None = None,
     ) -> T:
         asked: Future[str | None] = Future()
