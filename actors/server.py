@@ -16,6 +16,7 @@ from ..runtime.errors import DatabaseUnavailable
 from ..runtime.settings import Settings
 from ..runtime.store import migrate
 from ..runtime.store.link import LeaseLost
+from .console import configure
 from .identity import Identity
 from .probes import probes
 from .tree import Application, Incarnation, Links, run_incarnation
@@ -36,6 +37,7 @@ async def run(
         SchemaOutdated: the database needs `queued-tasks migrate`.
         ConfigurationError: the probes' port can't be used.
     """
+    configure(settings.log_format)
     server = _Server(settings, dsn, Application(app, app_dir, lifespan), name or socket.gethostname())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.signalled)
