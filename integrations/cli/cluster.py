@@ -61,8 +61,10 @@ async def show_status(*, check: bool, as_json: bool) -> int:
     except (DatabaseUnavailable, SchemaOutdated) as error:
         if as_json:
             document({"healthy": False, "problem": str(error), "database": None, "servers": None, "tasks": None})
+        if not check:
+            raise
         complain(str(error))
-        return UNHEALTHY if check else 1
+        return UNHEALTHY
     if as_json:
         document(_status_row(found, settings))
     else:

@@ -59,7 +59,7 @@ def complain(text: str) -> None:
 
 def console() -> Console:
     """A console that takes text as it is: no markup, no guessed colours."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
 

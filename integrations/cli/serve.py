@@ -71,8 +71,10 @@ def require_uvicorn(command: str) -> None:
 
 
 async def _start(settings: Settings, folder: Path, name: str | None, lifespan: bool) -> int:
+    from ...actors.console import configure
     from ...actors.server import run
 
+    configure(settings.log_format)
     try:
         dsn = await prepare(settings)
     except DatabaseUnavailable:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from rich.text import Text
 
+from ...runtime.backend import not_found
 from ...runtime.errors import InvalidState, TaskNotFound
 from ...runtime.store.reads import Reads
 from ...runtime.task import Json, Task, TaskLog, TaskState
@@ -112,7 +113,7 @@ def row(task: Task) -> dict[str, Json]:
 async def _known(reads: Reads, id: UUID) -> Task:
     task = await reads.task(id)
     if task is None:
-        raise TaskNotFound(f"No task has the id {id}: see `queued-tasks tasks list`. Tasks are removed after a while.")
+        raise not_found(id)
     return task
 
 
@@ -168,7 +169,7 @@ def _facts(task: Task) -> list[tuple[str, str | Text]]:
         ("ended", _ended(task)),
         ("attempts", f"{task.attempt}, {task.failures} failed, {task.max_retries} retries allowed"),
         ("result", json.dumps(task.result, indent=2, ensure_ascii=False) if task.state is TaskState.DONE else None),
-        ("error", _error(task)),
+        ("error" if task.state is TaskState.FAILED else "last error", _error(task)),
     ]
     return [(name, value) for name, value in known if value is not None]
 
