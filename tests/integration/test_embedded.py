@@ -48,9 +48,12 @@ def passable() -> Iterator[Path]:
 
 
 @pytest.fixture
-def empty(passable: Path, users: Users) -> Path:
+def empty(passable: Path, users: Users) -> Iterator[Path]:
     """The place of a home that is not there yet."""
-    return passable / uuid4().hex / "home"
+    folder = passable / uuid4().hex
+    yield folder / "home"
+    users.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
