@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from .database import prepare
 from .errors import DatabaseUnavailable, InvalidState
 from .settings import Settings
 from .store.link import Link, Row
+from .store.overview import Overview, overview
 from .store.reads import Reads
 from .store.tasks import TaskStore
 from .task import Executor, NewTask, Task, TaskLog, TaskState
@@ -90,6 +92,10 @@ class DirectBackend:
 
     async def wait(self, id: UUID, timeout: float | None) -> End:
         return await self._waiters.end_of(id, timeout)
+
+    async def overview(self, lease_ttl: timedelta) -> Overview:
+        """How the whole queue is at this moment."""
+        return await overview(self._calls, lease_ttl)
 
     async def close(self) -> None:
         """Close every connection. What is still to be written is lost: flush before."""
