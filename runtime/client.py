@@ -52,9 +52,9 @@ class QueuedTasks:
     """
 
     def __init__(self, backend: Backend, outbox: Outbox, settings: Settings) -> None:
-        self._backend = backend
+        self.backend = backend
+        self.settings = settings
         self._outbox = outbox
-        self._settings = settings
 
     @classmethod
     @asynccontextmanager
@@ -154,7 +154,7 @@ class QueuedTasks:
         named = arguments_of(func, kwargs, task_kwargs, options) if options or task_kwargs else kwargs
         entry = self._entry(self._outbox, func, args, named, options)
         self._outbox.add(entry)
-        return TaskRef(entry, self._backend)
+        return TaskRef(entry, self.backend)
 
     add_task_async = _written(add_task)
 
@@ -164,12 +164,12 @@ class QueuedTasks:
         Raises what `add_task` does, for the first of them that is wrong.
         """
         self._outbox.check_open()
-        batch = Outbox(self._backend, together=True, patience=self._outbox.patience, make_id=self._outbox.make_id)
+        batch = Outbox(self.backend, together=True, patience=self._outbox.patience, make_id=self._outbox.make_id)
         for spec in items:
             if not isinstance(spec, TaskSpec):
                 raise InvalidTask(f"add_tasks got {spec!r:.60}: give TaskSpec(func, args, kwargs, **options)")
             batch.add(self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options))
-        refs = [TaskRef(entry, self._backend) for entry in batch.entries]
+        refs = [TaskRef(entry, self.backend) for entry in batch.entries]
         await batch.flush()
         return refs
 
@@ -195,11 +195,11 @@ class QueuedTasks:
         func = resolved(func_or_path)
         entry = self._entry(self._outbox, func, args, kwargs or {}, {**options, "run_at": run_at})
         self._outbox.add(entry)
-        return await self._task_of(TaskRef(entry, self._backend))
+        return await self._task_of(TaskRef(entry, self.backend))
 
     async def get_task_by_id(self, id: UUID | str) -> Task | None:
         """The task as it stands; None when there is none with this id."""
-        return await self._backend.get(await self._asked(id))
+        return await self.backend.get(await self._asked(id))
 
     async def get_task_status(self, id: UUID | str) -> dict[str, Any] | None:
         """Where a task stands and what can be done with it, for a web page or an API; None without such a task."""
@@ -225,7 +225,7 @@ class QueuedTasks:
     async def get_pending_tasks_count(self) -> int:
         """How many tasks are enqueued, those that are due later included; not those that wait for a parent."""
         self._outbox.check_open()
-        return await self._backend.pending()
+        return await self.backend.pending()
 
     async def retry_task(self, id: UUID | str) -> Task:
         """Run a task again: a stopped one goes on, of one that has ended a clone runs, named `<name>_retry`.
@@ -234,8 +234,8 @@ class QueuedTasks:
             TaskNotFound: there is no such task.
             InvalidState: it is under way.
         """
-        retried = await self._backend.retry(await self._asked(id))
-        task = await self._backend.get(retried)
+        retried = await self.backend.retry(await self._asked(id))
+        task = await self.backend.get(retried)
         if task is None:
             raise not_found(retried)
         return task
@@ -245,11 +245,11 @@ class QueuedTasks:
 
         Raises TaskNotFound.
         """
-        return await self._backend.cancel(await self._asked(id))
+        return await self.backend.cancel(await self._asked(id))
 
     async def stop_task(self, id: UUID | str) -> bool:
         """Interrupt a running task until somebody retries it; False when it doesn't run. Raises TaskNotFound."""
-        return await self._backend.stop(await self._asked(id))
+        return await self.backend.stop(await self._asked(id))
 
     async def list_tasks(
         self,
@@ -264,7 +264,7 @@ class QueuedTasks:
         self._outbox.check_open()
         if state is not None and state not in [*TaskState]:
             raise InvalidTask(f"state is {state!r}: give one of {', '.join(TaskState)}")
-        return await self._backend.page(
+        return await self.backend.page(
             state=None if state is None else TaskState(state),
             name=name,
             channel=channel,
@@ -274,7 +274,7 @@ class QueuedTasks:
 
     async def get_logs(self, id: UUID | str, *, after: int | None = None, limit: int = 1000) -> list[TaskLog]:
         """What a task logged, oldest first, beginning behind the line `after`."""
-        return await self._backend.logs(await self._asked(id), after=after, limit=_rows(limit))
+        return await self.backend.logs(await self._asked(id), after=after, limit=_rows(limit))
 
     @classmethod
     def _of_attempt(cls, running: Running) -> QueuedTasks:
@@ -294,7 +294,7 @@ class QueuedTasks:
         kwargs: Mapping[str, object],
         options: Mapping[str, object],
     ) -> Entry:
-        task = new_task(func, args, kwargs, options, settings=self._settings, id=outbox.make_id())
+        task = new_task(func, args, kwargs, options, settings=self.settings, id=outbox.make_id())
         entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
         if on_pre_create:
             entry.seen = HookTask.of(task)
@@ -310,7 +310,7 @@ class QueuedTasks:
         return asked
 
     async def _task_of(self, ref: TaskRef) -> Task:
-        task = await self._backend.get(await ref)
+        task = await self.backend.get(await ref)
         if task is None and not ref.created:
             raise not_found(ref.id)
         return task or as_added(ref.entry.task)

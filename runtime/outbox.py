@@ -141,6 +141,8 @@ class Outbox:
 
     async def write(self) -> None:
         """Write what was added, as `flush` does, but leave it to the next await to raise what was refused."""
+        if not len(self):
+            return
         if self._turn_of is not None and self._turn_of is asyncio.current_task():
             raise InvalidState("A hook can't await tasks of the handle that calls it: add them without await.")
         try:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from uuid import UUID
 
@@ -49,6 +50,7 @@ class Waiters:
         self._fresh: set[UUID] = set()
         self._told: set[UUID] = set()
         self._left: set[UUID] = set()
+        self._subscribed: set[UUID] = set()
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -73,7 +75,7 @@ class Waiters:
             waiting.discard(answer)
             if not waiting and self._waiting.get(id) is waiting:
                 del self._waiting[id]
-                self._left.add(id)
+                self._leave(id)
 
     async def close(self) -> None:
         """Stop listening. Whoever still waits is left to his own timeout."""
@@ -81,6 +83,9 @@ class Waiters:
             self._running.cancel()
             await asyncio.wait([self._running])
         self._topics.close()
+        if self._subscribed:
+            with suppress(QueuedTasksError):
+                await self._link.fetch("unsubscribe", list(self._subscribed), self._topic, timeout=1)
 
     def _start(self) -> None:
         self._wake.set()
@@ -89,7 +94,7 @@ class Waiters:
 
     async def _run(self) -> None:
         pause, away_since, everybody = _PAUSE, None, False
-        while self._waiting or self._left:
+        while self._waiting or self._left or not everybody:
             self._wake.clear()
             try:
                 pause = _PAUSE if self._fresh else min(pause * 2, self._slow)
@@ -124,15 +129,18 @@ class Waiters:
             await self._keep_listening(everybody)
         fresh, told, left = self._fresh, self._told, self._left - self._waiting.keys()
         self._fresh, self._told, self._left = set(), set(), set()
-        if self._listening and left:
-            await self._link.fetch("unsubscribe", list(left), self._topic)
+        self._subscribed -= told
+        if gone := left & self._subscribed:
+            await self._link.fetch("unsubscribe", list(gone), self._topic)
+            self._subscribed -= gone
         if self._listening and fresh:
+            self._subscribed |= fresh
             await self._link.fetch("subscribe", list(fresh), self._topic)
         ids = fresh | told if self._listening and not everybody else {*self._waiting}
         for chunk in _chunks(ids & self._waiting.keys()):
             for id, row in (await self._reads.ends(chunk)).items():
                 if self._resolve(id, row) and id not in told:
-                    self._left.add(id)
+                    self._leave(id)
 
     async def _keep_listening(self, everybody: bool) -> None:
         if self._listening and everybody:
@@ -150,6 +158,10 @@ class Waiters:
             self._reopen_at = 0.0
             # who waits is kept in an unlogged table, which a crash of PostgreSQL empties
             self._fresh.update(self._waiting)
+
+    def _leave(self, id: UUID) -> None:
+        self._left.add(id)
+        self._wake.set()
 
     def _resolve(self, id: UUID, row: Row) -> bool:
         if row["state"]:

@@ -1,0 +1,428 @@
+"""Enqueue against PostgreSQL: what is written, when, once, and what becomes of it when the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from queued_tasks.runtime import outbox
+from queued_tasks.runtime.client import QueuedTasks
+from queued_tasks.runtime.errors import (
+    DatabaseUnavailable,
+    InvalidState,
+    InvalidTask,
+    SerializationError,
+)
+from queued_tasks.runtime.functions import task
+from queued_tasks.runtime.hooks import HookTask, on_post_create, on_pre_create
+from queued_tasks.runtime.settings import Settings
+from queued_tasks.runtime.store.tasks import TaskStore
+from queued_tasks.runtime.task import NewTask, Task, TaskSpec, TaskState
+from tests.proxy import proxied
+from tests.waiting import wait_until
+
+
+async def send(to: str, copies: int = 1) -> None: ...
+
+
+def plain(value: Any) -> None: ...
+
+
+def named(name: str, priority: int = 0) -> None: ...
+
+
+@task(channel="mail", priority=7, max_retries=1, timeout=5, auto_remove=True, name="letter")
+async def declared(to: str) -> None: ...
+
+
+@pytest.fixture
+async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
+    async with QueuedTasks.connect(database) as handle:
+        yield handle
+
+
+@pytest.fixture
+async def rows(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that looks at the tables from outside."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def statements() -> Iterator[list[int]]:
+    """The size of each batch that goes to the database."""
+    sizes: list[int] = []
+    add = TaskStore.add
+
+    async def counted(self: TaskStore, tasks: list[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        sizes.append(len(tasks))
+        return await add(self, tasks, repeat=repeat)
+
+    with patch.object(TaskStore, "add", counted):
+        yield sizes
+
+
+async def count(rows: asyncpg.Connection) -> int:
+    return int(await rows.fetchval("select count(*) from queued_tasks.task"))
+
+
+async def kept(tasks: QueuedTasks, id: UUID) -> Task:
+    found = await tasks.get_task_by_id(id)
+    assert found is not None
+    return found
+
+
+async def test_an_awaited_task_is_in_the_database(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    ref = tasks.add_task(send, "a@b.c", copies=2)
+    id = await ref
+    row = await rows.fetchrow("select id, function, args, kwargs from queued_tasks.task")
+    assert tuple(row) == (id, "tests.integration.test_enqueue:send", '["a@b.c"]', '{"copies":2}')
+
+
+async def test_a_task_that_nobody_awaits_is_written_at_the_end_of_the_turn(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    tasks.add_task(send, "a@b.c")
+
+    async def is_there() -> bool:
+        return await count(rows) == 1
+
+    await wait_until(is_there)
+
+
+async def test_leaving_connect_writes_what_is_left(database: str, rows: asyncpg.Connection) -> None:
+    async with QueuedTasks.connect(database) as tasks:
+        tasks.add_task(send, "a@b.c")
+    assert await count(rows) == 1
+
+
+async def test_a_closed_handle_says_so(database: str) -> None:
+    async with QueuedTasks.connect(database) as tasks:
+        pass
+    with pytest.raises(InvalidState, match="before you leave"):
+        tasks.add_task(send, "a@b.c")
+
+
+async def test_another_thread_may_add_tasks(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    thread = threading.Thread(target=lambda: [tasks.add_task(plain, number) for number in range(50)])
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    await tasks.flush()
+    assert await count(rows) == 50
+
+
+async def test_a_ref_is_provisional_until_it_is_written(tasks: QueuedTasks) -> None:
+    ref = tasks.add_task(send, "a@b.c")
+    before = ref.created
+    await ref
+    assert (before, ref.created) == (None, True)
+
+
+async def test_options_are_stored(tasks: QueuedTasks) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    ref = tasks.add_task(
+        send,
+        "a",
+        name="hello",
+        channel="mail",
+        priority=-5,
+        max_retries=0,
+        timeout=timedelta(seconds=9),
+        run_at=later,
+        unique="one",
+        auto_remove=True,
+        context={"a": {"b": 1}},
+    )
+    found = await kept(tasks, await ref)
+    assert (found.name, found.channel, found.priority, found.max_retries) == ("hello", "mail", -5, 0)
+    assert (found.timeout, found.run_at, found.unique_key) == (timedelta(seconds=9), later, "one")
+    assert (found.auto_remove, found.context) == (True, {"a": {"b": 1}})
+
+
+async def test_what_is_not_given_is_up_to_the_function(tasks: QueuedTasks) -> None:
+    found = await tasks.add_task_async(declared, "a")
+    assert (found.name, found.channel, found.priority, found.max_retries) == ("letter", "mail", 7, 1)
+    assert (found.timeout, found.auto_remove) == (timedelta(seconds=5), True)
+
+
+async def test_what_the_function_does_not_say_is_up_to_the_settings(database: str) -> None:
+    settings = Settings(max_retries=9, task_timeout=77)
+    async with QueuedTasks.connect(database, settings=settings) as tasks:
+        found = await tasks.add_task_async(plain, 1)
+    assert (found.max_retries, found.timeout) == (9, timedelta(seconds=77))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("priority", 40_000),
+        ("priority", "high"),
+        ("channel", ""),
+        ("channel", 3),
+        ("max_retries", -1),
+        ("timeout", 0),
+        ("run_at", datetime(2030, 1, 1)),  # the lack of a time zone is the point
+        ("run_at", 30),
+        ("run_at", timedelta.max),
+        ("expires_at", "tomorrow"),
+        ("unique", 5),
+        ("auto_remove", "yes"),
+        ("on_parent_failure", "explode"),
+        ("context", ["a"]),
+        ("key", "a\0b"),
+        ("parent", "a name"),
+    ],
+)
+async def test_a_bad_option_is_named(tasks: QueuedTasks, option: str, value: object) -> None:
+    bad: dict[str, Any] = {option: value}
+    with pytest.raises(InvalidTask, match=option):
+        tasks.add_task(plain, 1, **bad)
+
+
+async def test_an_unknown_option_of_a_spec_is_named(tasks: QueuedTasks) -> None:
+    with pytest.raises(InvalidTask, match="'priorty' is no option"):
+        await tasks.add_tasks([TaskSpec(plain, [1], priorty=3)])
+
+
+async def test_an_option_that_is_also_a_parameter_is_refused_with_the_cure(tasks: QueuedTasks) -> None:
+    with pytest.raises(InvalidTask, match="task_kwargs="):
+        tasks.add_task(named, name="who?")
+
+
+async def test_task_kwargs_reach_the_function_and_options_the_task(tasks: QueuedTasks) -> None:
+    found = await kept(tasks, await tasks.add_task(named, name="the task", task_kwargs={"name": "the argument"}))
+    assert (found.name, found.kwargs) == ("the task", {"name": "the argument"})
+
+
+async def test_what_cannot_be_encoded_leaves_nothing_behind(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    with pytest.raises(SerializationError, match="'to'"):
+        tasks.add_task(send, object())
+    await tasks.flush()
+    assert await count(rows) == 0
+
+
+async def test_a_unique_task_stands_for_the_second_one(tasks: QueuedTasks) -> None:
+    first = tasks.add_task(send, "a", unique="key")
+    second = tasks.add_task(send, "b", unique="key")
+    await second
+    assert (first.created, second.created, second.id) == (True, False, first.id)
+
+
+async def test_unique_true_means_the_same_call_however_it_is_spelt(tasks: QueuedTasks) -> None:
+    first = await tasks.add_task(send, "a", 2, unique=True)
+    same = await tasks.add_task(send, copies=2, to="a", unique=True)
+    other = await tasks.add_task(send, "a", 3, unique=True)
+    assert (same == first, other == first) == (True, False)
+
+
+async def test_a_child_of_a_unique_loser_waits_for_the_winner(tasks: QueuedTasks) -> None:
+    winner = await tasks.add_task(send, "a", unique="key")
+    loser = tasks.add_task(send, "b", unique="key")
+    child = await kept(tasks, await tasks.add_task(plain, 1, parent=loser))
+    assert (child.parents, child.state) == ([winner], TaskState.WAITING)
+
+
+async def test_a_whole_graph_goes_out_in_one_statement(tasks: QueuedTasks, statements: list[int]) -> None:
+    parents = [tasks.add_task(plain, number) for number in range(3)]
+    child = await kept(tasks, await tasks.add_task(plain, "child", parent=parents))
+    assert (child.parents, child.state) == ([ref.id for ref in parents], TaskState.WAITING)
+    assert statements == [4]
+
+
+async def test_a_parent_from_another_handle_is_written_first(database: str, tasks: QueuedTasks) -> None:
+    async with QueuedTasks.connect(database) as other:
+        parent = other.add_task(plain, 1)
+        child = await kept(tasks, await tasks.add_task(plain, 2, parent=parent))
+        assert (parent.created, child.state) == (True, TaskState.WAITING)
+
+
+async def test_concurrent_awaits_share_statements(tasks: QueuedTasks, statements: list[int]) -> None:
+    async def one(number: int) -> None:
+        await tasks.add_task(plain, number)
+
+    await asyncio.gather(*(one(number) for number in range(200)))
+    assert sum(statements) == 200
+    assert len(statements) < 20
+
+
+async def test_add_tasks_writes_all_or_nothing(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    with pytest.raises(SerializationError):
+        await tasks.add_tasks([TaskSpec(send, ["a"]), TaskSpec(send, [object()])])
+    assert await count(rows) == 0
+
+
+async def test_add_tasks_returns_a_ref_for_each_in_order(tasks: QueuedTasks) -> None:
+    refs = await tasks.add_tasks(TaskSpec(plain, [number], priority=number) for number in range(5))
+    assert [(await kept(tasks, ref.id)).priority for ref in refs] == [0, 1, 2, 3, 4]
+
+
+async def test_a_row_that_the_database_refuses_hurts_only_its_owner(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("alter table queued_tasks.task add check (name <> 'bad')")
+    refs = [tasks.add_task(plain, number, name="bad" if number == 3 else None) for number in range(8)]
+    child = tasks.add_task(plain, "child", parent=refs[3])
+    ends = await asyncio.gather(*(ref.get_task_id() for ref in (*refs, child)), return_exceptions=True)
+    assert [type(end) for end in ends if isinstance(end, Exception)] == [asyncpg.CheckViolationError, InvalidTask]
+    assert await count(rows) == 7
+
+
+async def test_what_was_refused_in_the_background_is_raised_by_the_next_flush(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("alter table queued_tasks.task add check (name <> 'bad')")
+    tasks.add_task(plain, 1, name="bad")
+    with pytest.raises(asyncpg.CheckViolationError):
+        await tasks.flush()
+    await tasks.flush()
+
+
+async def test_a_write_whose_answer_is_lost_is_repeated_and_enqueues_once(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        await tasks.add_task(plain, "first, so that the lane is known")
+        proxy.cut_after(b"once and only once")
+        ref = tasks.add_task(plain, "once and only once")
+        await ref
+        lines = await rows.fetchval("select count(*) from queued_tasks.ready where id = $1", ref.id)
+        assert (proxy.cuts, ref.created, lines, await count(rows)) == (1, True, 1, 2)
+
+
+async def test_a_unique_task_whose_answer_is_lost_is_not_taken_for_its_own_rival(database: str) -> None:
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        await tasks.add_task(plain, "first")
+        proxy.cut_after(b"once and only once")
+        ref = tasks.add_task(plain, "once and only once", unique="key")
+        assert (await ref, ref.created, proxy.cuts) == (ref.id, True, 1)
+
+
+async def test_tasks_are_kept_while_the_database_is_away(database: str, rows: asyncpg.Connection) -> None:
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        await tasks.add_task(plain, 0)
+        proxy.cut()
+        refs = [tasks.add_task(plain, number) for number in range(1, 6)]
+        await asyncio.sleep(0)
+        await proxy.open()
+        await asyncio.gather(*(ref.get_task_id() for ref in refs))
+    assert await count(rows) == 6
+
+
+async def test_an_await_gives_up_in_time_and_the_next_one_tries_again(database: str, rows: asyncpg.Connection) -> None:
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        await tasks.add_task(plain, 0)
+        tasks._outbox.patience = 0.3
+        proxy.cut()
+        ref = tasks.add_task(plain, 1)
+        with pytest.raises(DatabaseUnavailable):
+            await ref
+        await proxy.open()
+        tasks._outbox.patience = outbox.PATIENCE
+        await ref
+    assert await count(rows) == 2
+
+
+async def test_a_connection_that_hangs_is_given_up_with_those_who_wait_for_it(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        await tasks.add_task(plain, 0)
+        tasks._outbox.patience = 0.3
+        proxy.freeze()
+        ref = tasks.add_task(plain, 1)
+        with pytest.raises(DatabaseUnavailable):
+            await ref
+        proxy.cut()
+        await proxy.open()
+        tasks._outbox.patience = outbox.PATIENCE
+        await ref
+    assert await count(rows) == 2
+
+
+async def test_a_full_outbox_refuses_more(tasks: QueuedTasks) -> None:
+    with patch.object(outbox, "LIMIT", 3):
+        for number in range(3):
+            tasks.add_task(plain, number)
+        with pytest.raises(DatabaseUnavailable, match="3 tasks wait"):
+            tasks.add_task(plain, 4)
+
+
+async def test_a_pre_create_hook_changes_the_context(tasks: QueuedTasks) -> None:
+    @on_pre_create
+    async def tag(task: HookTask) -> None:
+        task.context["by"] = task.name
+
+    try:
+        found = await tasks.add_task_async(send, "a", context={"kept": 1})
+    finally:
+        on_pre_create.remove(tag)
+    assert found.context == {"kept": 1, "by": "send"}
+
+
+async def test_a_sync_pre_create_hook_refuses_at_the_call(tasks: QueuedTasks) -> None:
+    @on_pre_create
+    def refuse(task: HookTask) -> None:
+        raise PermissionError(task.args[0])
+
+    try:
+        with pytest.raises(PermissionError, match="not this"):
+            tasks.add_task(plain, "not this")
+    finally:
+        on_pre_create.remove(refuse)
+
+
+async def test_an_async_pre_create_hook_refuses_at_the_write_and_only_its_task(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    @on_pre_create
+    async def refuse(task: HookTask) -> None:
+        if task.args == ["bad"]:
+            raise PermissionError("refused")
+
+    try:
+        good, bad = tasks.add_task(plain, "good"), tasks.add_task(plain, "bad")
+        await good
+        with pytest.raises(PermissionError):
+            await bad
+    finally:
+        on_pre_create.remove(refuse)
+    assert await count(rows) == 1
+
+
+async def test_post_create_hooks_run_after_the_write_and_their_errors_do_not_matter(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    seen: list[int] = []
+
+    @on_post_create
+    async def look(task: HookTask) -> None:
+        seen.append(await count(rows))
+        raise ValueError("nobody minds")
+
+    try:
+        await tasks.add_task(plain, 1)
+    finally:
+        on_post_create.remove(look)
+    assert seen == [1]
+
+
+async def test_servers_are_told_which_lane_has_new_tasks(database: str, tasks: QueuedTasks) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = await asyncpg.connect(database)
+    await listener.add_listener("queue_new_task.queued_tasks", lambda *message: heard.put_nowait(message[3]))
+    await tasks.add_tasks([TaskSpec(plain, [number]) for number in range(3)])
+    lane = await listener.fetchval("select id from queued_tasks.lane")
+    async with asyncio.timeout(20):
+        assert await heard.get() == f"{lane}:3"
+        await tasks.add_task(plain, 4, run_at=timedelta(hours=1))
+        assert await heard.get() == "delayed"
+    await listener.close()
