@@ -1,1 +1,125 @@
 """Durable background tasks for FastAPI and asyncio, on PostgreSQL."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .runtime.client import QueuedTasks
+    from .runtime.errors import (
+        ConfigurationError,
+        DatabaseUnavailable,
+        InvalidState,
+        InvalidTask,
+        ParentTaskFailed,
+        QueuedTasksError,
+        SchemaOutdated,
+        SerializationError,
+        SignatureError,
+        TaskCancelled,
+        TaskFailed,
+        TaskNotFound,
+        TaskStopped,
+        TaskTimeout,
+        WorkerDied,
+    )
+    from .runtime.hooks import (
+        on_post_create,
+        on_post_run,
+        on_pre_create,
+        on_pre_run,
+        on_worker_start,
+        on_worker_stop,
+        worker_state,
+    )
+    from .runtime.options import task
+    from .runtime.refs import TaskRef
+    from .runtime.retry import Cancel, Retry
+    from .runtime.settings import Settings
+    from .runtime.task import Task, TaskLog, TaskSpec, TaskState
+
+__all__ = [
+    "Cancel",
+    "ConfigurationError",
+    "DatabaseUnavailable",
+    "InvalidState",
+    "InvalidTask",
+    "ParentTaskFailed",
+    "QueuedTasks",
+    "QueuedTasksError",
+    "Retry",
+    "SchemaOutdated",
+    "SerializationError",
+    "Settings",
+    "SignatureError",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskLog",
+    "TaskNotFound",
+    "TaskRef",
+    "TaskSpec",
+    "TaskState",
+    "TaskStopped",
+    "TaskTimeout",
+    "WorkerDied",
+    "on_post_create",
+    "on_post_run",
+    "on_pre_create",
+    "on_pre_run",
+    "on_worker_start",
+    "on_worker_stop",
+    "task",
+    "worker_state",
+]
+
+# Where each name is defined. Imported when it is first used: a worker process loads nothing that it doesn't need.
+_HOMES = {
+    "client": ("QueuedTasks",),
+    "errors": (
+        "ConfigurationError",
+        "DatabaseUnavailable",
+        "InvalidState",
+        "InvalidTask",
+        "ParentTaskFailed",
+        "QueuedTasksError",
+        "SchemaOutdated",
+        "SerializationError",
+        "SignatureError",
+        "TaskCancelled",
+        "TaskFailed",
+        "TaskNotFound",
+        "TaskStopped",
+        "TaskTimeout",
+        "WorkerDied",
+    ),
+    "hooks": (
+        "on_post_create",
+        "on_post_run",
+        "on_pre_create",
+        "on_pre_run",
+        "on_worker_start",
+        "on_worker_stop",
+        "worker_state",
+    ),
+    "options": ("task",),
+    "refs": ("TaskRef",),
+    "retry": ("Cancel", "Retry"),
+    "settings": ("Settings",),
+    "task": ("Task", "TaskLog", "TaskSpec", "TaskState"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a type checker that saw this would take any name for public
+
+    def __getattr__(name: str) -> object:
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = getattr(import_module(f".runtime.{home}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
