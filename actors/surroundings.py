@@ -8,16 +8,18 @@ import resource
 import sys
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
+from ..runtime.backend import Backend
 from ..runtime.errors import ConfigurationError
 from ..runtime.functions import AllowList
 from ..runtime.hooks import on_worker_start, on_worker_stop, run_all
 from ..runtime.wire import WorkerArgument
+from .worker_backend import queue_outside_tasks
 
 NOT_READY: Final = 3  # the exit code of a worker that could not start
 
@@ -25,13 +27,14 @@ NOT_READY: Final = 3  # the exit code of a worker that could not start
 class Surroundings:
     """The application of this process; user code runs between `open` and `close`, both on the same loop."""
 
-    def __init__(self, argument: WorkerArgument) -> None:
+    def __init__(self, argument: WorkerArgument, backend: Backend) -> None:
         """Import the application. Raises whatever its modules raise, ConfigurationError when it is not in them."""
         if argument.app_dir is not None:
             sys.path.insert(0, argument.app_dir)
         self.app = None if argument.app is None else _imported(argument.app)
         self.allowed = AllowList(_prefixes(argument), _folder(argument), argument.only_decorated)
         self._lifespan = argument.lifespan
+        self._backend = backend
         self._leave: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -64,15 +67,17 @@ class Surroundings:
             for error in await run_all(on_worker_stop):
                 logger.opt(exception=error).error("A stop hook of the worker failed.")
 
-    def _application(self) -> AbstractAsyncContextManager[Any]:
+    @asynccontextmanager
+    async def _application(self) -> AsyncIterator[None]:
         if not self._lifespan or self.app is None:
-            return _nothing()
+            yield
+            return
         router = getattr(self.app, "router", None)
         lifespan = getattr(router, "lifespan_context", None)
         if lifespan is None:
             raise ConfigurationError("--lifespan needs a FastAPI or Starlette application: give one, or leave it out")
-        context: AbstractAsyncContextManager[Any] = lifespan(self.app)
-        return context
+        async with queue_outside_tasks(self._backend), lifespan(self.app):
+            yield
 
 
 def why_not(error: BaseException) -> str:
@@ -119,8 +124,3 @@ def _folder(argument: WorkerArgument) -> Path | None:
     if file is None:
         return None
     return Path(file).parent.parent if Path(file).name == "__init__.py" else Path(file).parent
-
-
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield

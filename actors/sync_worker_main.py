@@ -14,9 +14,9 @@ import time
 from collections import deque
 from contextlib import AbstractContextManager
 from contextvars import copy_context
-from threading import Condition, Event, Thread, main_thread
+from threading import Condition, Event, Thread
 from types import FrameType, TracebackType
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 import uvloop
@@ -32,13 +32,16 @@ from .reporter import Reporter
 from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
 from .worker_backend import WorkerBackend
 
+_AT_ONCE: Final = 0.001  # seconds; 0 would stop the timer
+_AGAIN: Final = 0.02  # seconds; a signal that comes just before a blocking call begins does not interrupt it
+
 
 def main(sock: socket.socket, argument: wire.WorkerArgument) -> None:
     """Work until the supervisor drains this process; see runtime/wire.py for what both say."""
     line = Line()
-    desk = Desk(sock, line)
-    desk.start()
-    _Work(desk, line, argument).live()
+    intercom = Intercom(sock, line)
+    intercom.start()
+    _Work(intercom, line, argument).live()
 
 
 class Interrupted(BaseException):
@@ -91,7 +94,7 @@ class Line:
             if running is not None and no in (None, running.attempt.no):
                 if running.why is None:
                     running.why = why
-                    signal.pthread_kill(_main_ident(), signal.SIGALRM)
+                    signal.setitimer(signal.ITIMER_REAL, _AT_ONCE, _AGAIN)
                 return None
             for waiting in self._waiting:
                 if waiting.attempt.no == no:
@@ -110,19 +113,18 @@ class Line:
             return unstarted
 
 
-class Desk(Thread):
-    """The thread that talks to the supervisor. `mailbox`, `reporter` and `loop` are there once `start` has returned."""
+class Intercom(Thread):
+    """The thread that talks to the supervisor. Its attributes are there once `start` has returned."""
 
     def __init__(self, sock: socket.socket, line: Line) -> None:
-        super().__init__(name="desk", daemon=True)
+        super().__init__(name="intercom", daemon=True)
         self.loop: asyncio.AbstractEventLoop
         self.mailbox: Mailbox[Any]
         self.reporter: Reporter
-        self._backend: WorkerBackend
+        self.backend: WorkerBackend
         self._sock = sock
         self._line = line
         self._connected = Event()
-        self._left = Event()
 
     def start(self) -> None:
         super().start()
@@ -147,8 +149,8 @@ class Desk(Thread):
         decoder = msgspec.msgpack.Decoder(wire.ToWorker)
         self.mailbox = await open_parent_mailbox(self._sock, decoder, lambda message: receive(message))
         self.reporter = Reporter(self.mailbox)
-        self._backend = WorkerBackend(self.mailbox.send_threadsafe)
-        self._line.workplace = Workplace(self.reporter.context_changed, self._backend)
+        self.backend = WorkerBackend(self.mailbox.send_threadsafe)
+        self._line.workplace = Workplace(self.reporter.context_changed, self.backend)
         receive = self._receive
         for message in early:
             receive(message)
@@ -166,7 +168,7 @@ class Desk(Thread):
                 if unstarted is not None:
                     self.reporter.ended(interrupted_early(unstarted))
             case wire.Answer():
-                self._backend.answered(message)
+                self.backend.answered(message)
             case wire.Activate():
                 self._line.activate()
             case wire.Drain(grace):
@@ -191,11 +193,11 @@ class Desk(Thread):
 class _Work:
     """What the main thread does."""
 
-    def __init__(self, desk: Desk, line: Line, argument: wire.WorkerArgument) -> None:
-        self._desk = desk
+    def __init__(self, intercom: Intercom, line: Line, argument: wire.WorkerArgument) -> None:
+        self._intercom = intercom
         self._line = line
         self._argument = argument
-        self._capture = Capture(desk.reporter.lines)
+        self._capture = Capture(intercom.reporter.lines)
         self._interruptible = _Interruptible()
 
     def live(self) -> None:
@@ -203,10 +205,10 @@ class _Work:
         # One loop for all that is async here: what a start hook opens on it, a run hook can use.
         with asyncio.Runner() as runner:
             try:
-                surroundings = Surroundings(self._argument)
+                surroundings = Surroundings(self._argument, self._intercom.backend)
                 self._line.workplace.app = surroundings.app
                 self._capture.install()
-                self._desk.send(wire.Ready())
+                self._intercom.send(wire.Ready())
                 wanted = self._line.wait_for_activation()
                 if wanted:
                     runner.run(surroundings.open())
@@ -214,10 +216,10 @@ class _Work:
                 self._give_up(error)
             self._capture.install()
             if wanted:
-                self._desk.send(wire.Active(self._argument.slots))
+                self._intercom.send(wire.Active(self._argument.slots))
                 self._work(Functions(surroundings.allowed, self._capture.install), runner)
             runner.run(surroundings.close())
-        self._desk.leave(wire.Bye())
+        self._intercom.leave(wire.Bye())
 
     def _work(self, functions: Functions, runner: asyncio.Runner) -> None:
         while (running := self._line.next()) is not None:
@@ -225,10 +227,10 @@ class _Work:
             self._interruptible.running = running
             own = copy_context()  # what one task sets, the next one must not find
             end = own.run(run_blocking, running, functions, self._interruptible, runner)
-            self._desk.reporter.ended_threadsafe(end)
+            self._intercom.reporter.ended_threadsafe(end)
 
     def _give_up(self, error: BaseException) -> None:
-        self._desk.leave(wire.NotReady(why_not(error)))
+        self._intercom.leave(wire.NotReady(why_not(error)))
         sys.stdout.flush()
         os._exit(NOT_READY)  # what a half-imported application has started would hold up an ordinary exit
 
@@ -244,7 +246,8 @@ class _Interruptible(AbstractContextManager[None]):
     def __enter__(self) -> None:
         running = self.running
         if running is not None and running.deadline is not None:
-            signal.setitimer(signal.ITIMER_REAL, max(running.deadline - time.monotonic(), 0) + 0.001)
+            remaining = running.deadline - time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, max(remaining, 0) + _AT_ONCE, _AGAIN)
         self._open = True
         self._raise_if_due()  # a signal that came before the line above had no effect
 
@@ -255,7 +258,10 @@ class _Interruptible(AbstractContextManager[None]):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
-        self._raise_if_due()
+        if self._open:
+            self._raise_if_due()
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _raise_if_due(self) -> None:
         running = self.running
@@ -266,10 +272,5 @@ class _Interruptible(AbstractContextManager[None]):
                 return
             running.why = Why.TIMEOUT
         self._open = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         raise Interrupted
-
-
-def _main_ident() -> int:
-    ident = main_thread().ident
-    assert ident is not None
-    return ident

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import TypeVar
 from uuid import UUID
@@ -12,9 +13,10 @@ from uuid import UUID
 import msgspec
 
 from ..runtime import errors, wire
-from ..runtime.backend import End
+from ..runtime.backend import Backend, End
 from ..runtime.errors import QueuedTasksError
 from ..runtime.execute import added_of
+from ..runtime.outbox import Outbox, TurnFlush
 from ..runtime.task import NewTask, Task, TaskLog, TaskState
 
 T = TypeVar("T")
@@ -97,6 +99,23 @@ class WorkerBackend:
         finally:
             self._open.pop(number, None)
         return decoder.decode(answer or "null")
+
+
+@asynccontextmanager
+async def queue_outside_tasks(backend: Backend) -> AsyncIterator[None]:
+    """Let what runs in this process outside of tasks, as a lifespan does, have the queue for the time of the block."""
+    # A worker that never needs them is several megabytes smaller.
+    from ..runtime import client
+    from ..runtime.settings import Settings
+
+    outbox = Outbox(backend, together=False)
+    flush = TurnFlush(outbox)
+    client.worker_handle = client.QueuedTasks(backend, outbox, Settings())
+    try:
+        yield
+    finally:
+        client.worker_handle = None
+        await flush.close("This worker process leaves: add tasks before its lifespan is over.")
 
 
 def _error(name: str, text: str) -> Exception:

@@ -72,7 +72,7 @@ class AsyncWorker:
         """Import, become active when told to, work, and return when drained."""
         self._capture.install()
         try:
-            surroundings = Surroundings(self._argument)
+            surroundings = Surroundings(self._argument, self._backend)
             self._workplace.app = surroundings.app
             self._functions = Functions(surroundings.allowed, self._capture.install)
             self._capture.install()

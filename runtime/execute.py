@@ -73,7 +73,7 @@ async def run(running: Running, functions: Functions) -> wire.End:
             course.value = await function.call(*args, **kwargs)
         else:
             await _on_thread(course, function.call, args, kwargs)
-        if running.outbox is not None:
+        if running.outbox is not None and course.error is None:
             course.added = await running.outbox.hand_over(_CLOSED)
         course.encode()
     except BaseException as error:
@@ -252,7 +252,7 @@ async def _on_thread(
     """Call on a thread and wait for it, cancelled or not: the attempt isn't over while its thread goes on."""
 
     def target() -> None:
-        # Not by a future: it can't carry a StopIteration.
+        # Told by hand: neither a future nor a coroutine can pass a StopIteration on.
         try:
             course.value = call(*args, **kwargs)
         except BaseException as error:
@@ -265,8 +265,6 @@ async def _on_thread(
         except asyncio.CancelledError:
             if course.running.why is None:
                 raise
-    if course.error is not None:
-        raise course.error
 
 
 async def _tell(point: HookPoint, running: Running, **told: object) -> None:

@@ -1,0 +1,535 @@
+"""Worker processes, driven by frames: what they answer, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from queued_tasks.runtime import wire
+from tests.fake_supervisor import TASKS, worker
+
+KINDS = pytest.mark.parametrize(("kind", "suffix"), [("async", ""), ("sync", "_plainly")])
+
+
+# ---- functions and their ends
+
+
+async def test_an_async_function_returns_json() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("add", 1, 2)
+    assert (end.outcome, end.result, end.delay) == ("done", "3", None)
+
+
+async def test_a_plain_function_runs_on_the_main_thread() -> None:
+    async with worker("sync") as supervisor:
+        end = await supervisor.result_of("thread_of_function", executor=1)
+    assert (end.outcome, end.result) == ("done", '"MainThread"')
+
+
+async def test_a_function_declared_for_a_thread_runs_on_one() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("thread_name", executor=2)
+    assert json.loads(end.result or "").startswith("task")
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "thread_of_function"), ("sync", "add")])
+async def test_a_function_that_has_become_async_or_plain_runs_all_the_same(kind: str, function: str) -> None:
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(function, *((1, 2) if kind == "sync" else ()))
+    assert end.outcome == "done"
+
+
+async def test_a_stop_iteration_on_a_thread_is_a_failure_like_others() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("stop_iteration", executor=2)
+    assert (end.outcome, end.exception_name) == ("failed", "StopIteration")
+
+
+@KINDS
+async def test_an_error_comes_back_with_a_traceback_that_starts_in_the_function(kind: str, suffix: str) -> None:
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(f"fail{suffix}", "no luck")
+    assert (end.outcome, end.exception_name, end.exception_message) == ("failed", "ValueError", "no luck")
+    trace = end.exception_traceback or ""
+    assert f"in fail{suffix}" in trace.splitlines()[1]
+    assert 27 <= (end.delay or 0) <= 33
+
+
+@KINDS
+async def test_an_exit_in_a_function_leaves_the_worker_alive(kind: str, suffix: str) -> None:
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(f"leave{suffix}")
+        after = await supervisor.result_of("add_plainly", 1, 2)
+    assert (end.outcome, end.exception_name, after.result) == ("failed", "SystemExit", "3")
+
+
+async def test_give_up_on_ends_the_task() -> None:
+    async with worker() as supervisor:
+        assert (await supervisor.result_of("fail_for_good")).delay is None
+
+
+async def test_text_that_postgresql_can_t_keep_is_made_fit() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("odd_text")
+    assert end.exception_message == "\N{REPLACEMENT CHARACTER} and ?"
+
+
+async def test_retry_and_cancel_decide_for_themselves() -> None:
+    async with worker() as supervisor:
+        retried = await supervisor.result_of("again", 5, failures=9)
+        cancelled = await supervisor.result_of("no_more", "gone")
+    assert (retried.outcome, retried.delay) == ("retry", 5)
+    assert (cancelled.outcome, cancelled.delay, cancelled.exception_message) == ("cancelled", None, "gone")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        ("absent", (), "InvalidTask"),
+        ("os:system", ("true",), "InvalidTask"),
+        (f"{TASKS}:os.system", ("true",), "InvalidTask"),
+        ("add", ("one", 2), "SerializationError"),
+        ("add", (1,), "SerializationError"),
+        ("odd_result", (), "SerializationError"),
+    ],
+)
+async def test_what_can_t_run_or_be_kept_fails_for_good(function: str, arguments: tuple[object], name: str) -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of(function, *arguments)
+    assert (end.outcome, end.delay, end.exception_name) == ("failed", None, name)
+
+
+async def test_no_more_than_its_slots_run_at_once_and_the_rest_keeps_its_order() -> None:
+    async with worker(slots=2) as supervisor:
+        numbers = [supervisor.run("sleep", 0.01) for _ in range(7)]
+        await supervisor.end_of(numbers[-1])
+    assert [end.no for end in supervisor.ends] == numbers
+    running = most = 0
+    for frame in supervisor.frames:
+        running += len(frame.lines) if isinstance(frame, wire.Logged) else 0
+        running -= len(frame.ends) if isinstance(frame, wire.Ended) else 0
+        most = max(most, running)
+    assert most == 2
+
+
+# ---- time and interrupts
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "arguments"),
+    [
+        ("async", "sleep", (1000,)),
+        ("async", "sleep_on", ()),
+        ("sync", "spin", ()),
+        ("sync", "sleep_plainly", (1000,)),
+        ("sync", "spin_through_exceptions", ()),
+        ("sync", "sleep", (1000,)),
+    ],
+)
+async def test_a_function_ends_at_its_deadline(kind: str, function: str, arguments: tuple[object]) -> None:
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(function, *arguments, timeout=0.05)
+        after = await supervisor.result_of("add_plainly", 1, 2)
+    assert (end.outcome, end.exception_name, after.result) == ("timeout", "TaskTimeout", "3")
+    assert end.took >= 0.05
+
+
+async def test_a_thread_past_its_deadline_holds_its_attempt_until_it_returns() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("sleep_on_thread", 0.3, timeout=0.05)
+    assert end.outcome == "timeout"
+    assert end.took >= 0.3
+
+
+async def test_a_short_deadline_behind_a_long_one_is_kept() -> None:
+    async with worker() as supervisor:
+        long = supervisor.run("sleep", 1000, timeout=0.4)
+        short = await supervisor.result_of("sleep", 1000, timeout=0.05)
+        end = await supervisor.end_of(long)
+    assert (short.outcome, end.outcome) == ("timeout", "timeout")
+    assert [end.no for end in supervisor.ends] == [short.no, long]
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly"), ("sync", "spin")])
+@pytest.mark.parametrize(("why", "outcome", "delay"), [("cancel", "cancelled", None), ("stop", "stopped", math.inf)])
+async def test_what_runs_can_be_interrupted(
+    kind: str, function: str, why: str, outcome: str, delay: float | None
+) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function, *(() if function == "spin" else (1000,)))
+        await supervisor.until(lambda: supervisor.lines or None)
+        supervisor.process.send(wire.Interrupt(no, why))
+        end = await supervisor.end_of(no)
+    assert (end.outcome, end.delay) == (outcome, delay)
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly")])
+async def test_what_waits_for_its_turn_can_be_interrupted_and_never_starts(kind: str, function: str) -> None:
+    async with worker(kind, slots=1) as supervisor:
+        supervisor.run(function, 1000)
+        waiting = supervisor.run(function, 1000)
+        supervisor.process.send(wire.Interrupt(waiting, "cancel"))
+        end = await supervisor.end_of(waiting)
+    assert (end.outcome, end.took) == ("cancelled", 0)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_one_that_has_just_been_sent_can_be_interrupted(kind: str) -> None:
+    async with worker(kind) as supervisor:
+        attempt = supervisor.attempt("sleep" if kind == "async" else "sleep_plainly", 1000)
+        supervisor.process.send(wire.Run([attempt]))
+        supervisor.process.send(wire.Interrupt(attempt.no, "stop"))
+        assert (await supervisor.end_of(attempt.no)).outcome == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_an_interrupt_of_what_has_ended_changes_nothing(kind: str) -> None:
+    async with worker(kind) as supervisor:
+        first = await supervisor.result_of("add_plainly", 1, 2)
+        supervisor.process.send(wire.Interrupt(first.no, "cancel"))
+        second = await supervisor.result_of("add_plainly", 3, 4)
+    assert [end.result for end in supervisor.ends] == ["3", "7"]
+    assert second.outcome == "done"
+
+
+async def test_a_sync_worker_answers_pings_while_its_function_spins() -> None:
+    async with worker("sync") as supervisor:
+        supervisor.run("spin")
+        await supervisor.said("spinning")
+        supervisor.process.send(wire.Ping(7))
+        pong = await supervisor.first(wire.Pong)
+    assert (pong.n, pong.memory > 10_000_000) == (7, True)
+
+
+# ---- context, current task, logs
+
+
+@KINDS
+async def test_the_last_context_travels_with_the_end(kind: str, suffix: str) -> None:
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(f"context_of_mine{suffix}", 2, context='{"count": 1, "other": 0}')
+    assert end.result == "1"
+    assert json.loads(end.context or "") == {"count": 2, "other": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "last"), [("async", "context_then_sleep", 99), ("sync", "context_then_spin", 1)]
+)
+async def test_a_context_is_written_back_while_the_task_runs_and_only_its_last_value(
+    kind: str, function: str, last: int
+) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function)
+        frame = await supervisor.first(wire.ContextChanged)
+        supervisor.process.send(wire.Interrupt(no, "stop"))
+        end = await supervisor.end_of(no)
+    assert (frame.no, json.loads(frame.value)) == (no, {"number": last})
+    assert end.context is None
+
+
+@KINDS
+async def test_a_task_knows_itself(kind: str, suffix: str) -> None:
+    async with worker(kind) as supervisor:
+        attempt = supervisor.attempt(f"who_am_i{suffix}", name="its name", attempt=3)
+        supervisor.process.send(wire.Run([attempt]))
+        end = await supervisor.end_of(attempt.no)
+    assert json.loads(end.result or "") == [str(UUID(bytes=attempt.id)), "its name", 3, True]
+
+
+async def test_what_a_task_logs_comes_before_its_end_however_it_was_logged() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("log_all_ways")
+        lines = [(line.level, line.logger, line.message) for line in supervisor.lines]
+        kinds = [type(frame) for frame in supervisor.frames]
+    assert lines == [
+        (10, TASKS, "own debug"),
+        (30, "somebody.else", "plain warning"),
+        (20, TASKS, "loguru info"),
+        (40, "somebody.else", "with a traceback"),
+        (20, "somebody.else", lines[4][2]),
+        (20, "somebody.else", "?\N{REPLACEMENT CHARACTER}"),
+    ]
+    assert lines[4][2].startswith("%d (its arguments don't fit")
+    assert "KeyError" in (supervisor.lines[3].exception or "")
+    assert {line.no for line in supervisor.lines} == {end.no}
+    assert kinds.index(wire.Logged) < kinds.index(wire.Ended)
+
+
+async def test_the_server_s_own_log_gets_what_is_not_only_for_debugging() -> None:
+    async with worker() as supervisor:
+        await supervisor.result_of("log_all_ways")
+        messages = [record.message for record in supervisor.all(wire.Record)]
+    assert "loguru info" in messages
+    assert "own debug" not in messages
+
+
+async def test_a_plain_function_logs_like_others() -> None:
+    async with worker("sync") as supervisor:
+        await supervisor.result_of("log_plainly")
+    assert [line.message for line in supervisor.lines] == ["own debug", "loguru error"]
+
+
+async def test_a_line_from_a_thread_arrives_while_the_task_goes_on() -> None:
+    async with worker() as supervisor:
+        no = supervisor.run("log_then_sleep")
+        assert await supervisor.said("from a thread") == no
+
+
+async def test_what_is_logged_beyond_all_bounds_is_counted() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("log_much", 10_500)
+    assert len(supervisor.lines) == 10_001
+    assert supervisor.lines[-1].message.startswith("500 log lines were dropped")
+    assert supervisor.lines[-1].no == end.no
+
+
+# ---- the queue from inside
+
+
+async def test_a_task_that_is_added_travels_with_the_end_of_its_adder() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("add_tasks", False)
+    (added,) = end.added or []
+    assert (added.function, added.args, str(UUID(bytes=added.id))) == (
+        f"{TASKS}:add",
+        "[1,2]",
+        json.loads(end.result or ""),
+    )
+
+
+async def test_a_plain_function_adds_tasks_too() -> None:
+    async with worker("sync") as supervisor:
+        end = await supervisor.result_of("add_task_plainly")
+    assert [added.function for added in end.added or []] == [f"{TASKS}:add"]
+
+
+async def test_a_task_that_fails_adds_nothing() -> None:
+    async with worker() as supervisor:
+        assert (await supervisor.result_of("add_then_fail")).added is None
+
+
+async def test_a_task_that_is_awaited_is_written_at_once_under_the_same_id_in_every_run() -> None:
+    async with worker() as supervisor:
+        attempt = supervisor.attempt("add_tasks", True)
+        ids = []
+        for call in (1, 2):
+            attempt.no += 100
+            supervisor.process.send(wire.Run([attempt]))
+            asked = await supervisor.until(
+                lambda call=call: next((each for each in supervisor.all(wire.Call) if each.call == call), None)  # type: ignore[misc]  # mypy can't infer a default's type
+            )
+            supervisor.process.send(wire.Answer(asked.call, "{}"))
+            end = await supervisor.end_of(attempt.no)
+            assert (asked.verb, end.added) == ("write", None)
+            ids += [added.id for added in asked.added or []]
+    assert len(ids) == 2
+    assert len({*ids}) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "name"),
+    [
+        (wire.Answer(1, "17"), "done", None),
+        (wire.Answer(1, None, "DatabaseUnavailable", "away"), "failed", "DatabaseUnavailable"),
+    ],
+)
+async def test_a_question_is_answered_by_the_supervisor(answer: wire.Answer, outcome: str, name: str | None) -> None:
+    async with worker() as supervisor:
+        no = supervisor.run("ask_for_pending")
+        assert (await supervisor.first(wire.Call)).verb == "pending"
+        supervisor.process.send(answer)
+        end = await supervisor.end_of(no)
+    assert (end.outcome, end.exception_name) == (outcome, name)
+
+
+# ---- start and end of the worker
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_standby_is_ready_and_takes_no_work_before_it_is_activated(kind: str) -> None:
+    async with worker(kind, active=False) as supervisor:
+        await supervisor.first(wire.Ready)
+        no = supervisor.run("add_plainly", 1, 2)
+        supervisor.process.send(wire.Ping(1))
+        await supervisor.first(wire.Pong)
+        assert supervisor.ends == []
+        await supervisor.activate()
+        assert (await supervisor.end_of(no)).outcome == "done"
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize(
+    ("text", "app", "said"),
+    [
+        ("import no_such_module", "broken:app", "No module named 'no_such_module'"),
+        ("raise SystemExit(5)", "broken:app", "SystemExit"),
+        ("", "broken:app", "broken has no app"),
+        ("", "absent:app", "No module named 'absent'"),
+    ],
+)
+async def test_an_application_that_can_t_be_imported_is_reported(
+    kind: str, text: str, app: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    async with worker(kind, active=False, app=app, app_dir=str(tmp_path)) as supervisor:
+        assert await supervisor.exit_code() == 3
+    (report,) = supervisor.frames
+    assert isinstance(report, wire.NotReady)
+    assert said in report.traceback
+
+
+APPLICATION = """
+import asyncio, logging
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from queued_tasks.runtime.current import get_current_task
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.open = True
+    app.state.entered = asyncio.current_task()
+    yield
+    assert asyncio.current_task() is app.state.entered
+    logging.getLogger("app").warning("left")
+
+app = FastAPI(title="Shop", lifespan=lifespan)
+
+def look() -> list:
+    current = get_current_task().app
+    return [current.title, getattr(current.state, "open", False)]
+"""
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("lifespan", [True, False])
+async def test_the_application_s_lifespan_runs_around_the_work_when_asked_for(
+    kind: str, lifespan: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(APPLICATION)
+    async with worker(kind, app="shop:app", app_dir=str(tmp_path), lifespan=lifespan) as supervisor:
+        end = await supervisor.result_of("shop:look")
+        supervisor.process.send(wire.Drain(10))
+        await supervisor.first(wire.Bye)
+        assert await supervisor.exit_code() == 0
+    assert json.loads(end.result or "") == ["Shop", lifespan]
+    assert ("left" in [record.message for record in supervisor.all(wire.Record)]) is lifespan
+
+
+async def test_a_lifespan_in_a_worker_has_the_queue(tmp_path: Path) -> None:
+    (tmp_path / "adder.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from fastapi import FastAPI\n"
+        "from queued_tasks.runtime import client\n"
+        "async def warm_up(): ...\n"
+        "@asynccontextmanager\n"
+        "async def lifespan(app):\n"
+        "    await client.worker_handle.add_task(warm_up)\n"
+        "    yield\n"
+        "app = FastAPI(lifespan=lifespan)\n"
+    )
+    async with worker(active=False, app="adder:app", app_dir=str(tmp_path), lifespan=True) as supervisor:
+        supervisor.process.send(wire.Activate())
+        asked = await supervisor.first(wire.Call)
+        supervisor.process.send(wire.Answer(asked.call, "{}"))
+        await supervisor.first(wire.Active)
+    assert [added.function for added in asked.added or []] == ["adder:warm_up"]
+
+
+async def test_a_start_hook_that_fails_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "hooked.py").write_text(
+        "from queued_tasks.runtime.hooks import on_worker_start\n"
+        "app = object()\n"
+        "@on_worker_start\n"
+        "async def open_pool(): raise OSError('no pool')\n"
+    )
+    async with worker(active=False, app="hooked:app", app_dir=str(tmp_path)) as supervisor:
+        supervisor.process.send(wire.Activate())
+        assert await supervisor.exit_code() == 3
+    assert "OSError: no pool" in supervisor.all(wire.NotReady)[0].traceback
+
+
+@KINDS
+async def test_hooks_run_around_tasks_and_workers(kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_HOOKS", "1")
+    async with worker(kind, app=f"{TASKS}:own") as supervisor:
+        opened = await supervisor.result_of(f"opened{suffix}")
+        hooked = await supervisor.result_of(f"change_hooked{suffix}")
+        failed = await supervisor.result_of(f"fail{suffix}", "x")
+        supervisor.process.send(wire.Drain(10))
+        await supervisor.first(wire.Bye)
+    assert opened.result == '"at the start"'
+    assert json.loads(hooked.result or "") == [f"change_hooked{suffix}", []]
+    assert failed.exception_name == "ValueError"
+    lines = {line.no: line.message for line in supervisor.lines if line.message.startswith("after")}
+    assert lines[failed.no] == f"after fail{suffix}: None ValueError"
+    assert any("RuntimeError: a hook's own" in (line.exception or "") for line in supervisor.lines)
+    assert "stopped: at the start" in [record.message for record in supervisor.all(wire.Record)]
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly")])
+async def test_a_drain_hands_back_what_has_not_started_and_finishes_what_runs(kind: str, function: str) -> None:
+    async with worker(kind, slots=1) as supervisor:
+        running, waiting = supervisor.run(function, 0.3), supervisor.run(function, 0.3)
+        await supervisor.said("sleeping")
+        supervisor.process.send(wire.Drain(1000))
+        late = supervisor.run(function, 0)
+        assert await supervisor.exit_code() == 0
+    assert [end.no for end in supervisor.ends] == [running]
+    assert supervisor.ends[0].outcome == "done"
+    assert [no for frame in supervisor.all(wire.Returned) for no in frame.nos] == [waiting, late]
+    assert isinstance(supervisor.frames[-1], wire.Bye)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "arguments"),
+    [("async", "sleep", (1000,)), ("async", "sleep_on", ()), ("sync", "sleep_plainly", (1000,)), ("sync", "spin", ())],
+)
+async def test_what_outlasts_the_grace_is_interrupted_without_a_failure(
+    kind: str, function: str, arguments: tuple[object]
+) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function, *arguments)
+        await supervisor.until(lambda: supervisor.lines or None)
+        supervisor.process.send(wire.Drain(0.05))
+        end = await supervisor.end_of(no)
+        assert await supervisor.exit_code() == 0
+    assert (end.outcome, end.delay) == ("interrupted", 0)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_standby_can_be_drained(kind: str) -> None:
+    async with worker(kind, active=False) as supervisor:
+        supervisor.process.send(wire.Drain(1))
+        assert await supervisor.exit_code() == 0
+    assert isinstance(supervisor.frames[-1], wire.Bye)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_busy_worker_ends_with_the_connection_to_its_supervisor(kind: str) -> None:
+    async with worker(kind) as supervisor:
+        supervisor.run("sleep" if kind == "async" else "spin", *((1000,) if kind == "async" else ()))
+        await supervisor.until(lambda: supervisor.lines or None)
+        supervisor.hang_up()
+        assert await supervisor.exit_code() == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_the_group_is_left_to_the_supervisor(number: signal.Signals) -> None:
+    async with worker("sync") as supervisor:
+        no = supervisor.run("sleep_plainly", 0.3)
+        await supervisor.said("sleeping")
+        assert supervisor.process.pid is not None
+        os.kill(supervisor.process.pid, number)
+        assert (await supervisor.end_of(no)).outcome == "done"
+
+
+async def test_a_worker_without_an_application_is_small() -> None:
+    async with worker(allowed_modules=("app",), app_dir=None) as supervisor:
+        supervisor.process.send(wire.Ping(1))
+        assert (await supervisor.first(wire.Pong)).memory < 45_000_000
