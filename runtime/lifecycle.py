@@ -15,6 +15,7 @@ MOST_CRASHES: Final = 3
 
 _SOON: Final = 0.001  # seconds; 0 would put the task ahead of the line
 _LONGEST_MESSAGE: Final = 16_000  # characters
+_LONGEST_NAME: Final = 200
 
 
 class Budget(Protocol):
@@ -58,7 +59,7 @@ def after_error(error: BaseException, budget: Budget, options: TaskOptions, jitt
     """What the task's own code asked for by raising `error`; `jitter` is a random number in [0, 1)."""
     if isinstance(error, Cancel):
         return Verdict("cancelled", None, "Cancel", storable(error.reason, _LONGEST_MESSAGE))
-    name, message = type(error).__name__, message_of(error)
+    name, message = storable(type(error).__name__, _LONGEST_NAME), message_of(error)
     if isinstance(error, Retry):
         return _after_retry(error, budget, options.backoff, jitter)
     if budget.failures >= budget.max_retries or not _worth_a_retry(error, options):
