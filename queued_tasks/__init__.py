@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .runtime.client import QueuedTasks
+    from .runtime.context import clear_context, get_context, get_full_context, set_context, set_full_context
+    from .runtime.current import get_current_task
     from .runtime.errors import (
         ConfigurationError,
         DatabaseUnavailable,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         on_worker_stop,
         worker_state,
     )
+    from .runtime.logging import getLogger
     from .runtime.options import task
     from .runtime.refs import TaskRef
     from .runtime.retry import Cancel, Retry
@@ -62,12 +65,19 @@ __all__ = [
     "TaskStopped",
     "TaskTimeout",
     "WorkerDied",
+    "clear_context",
+    "getLogger",
+    "get_context",
+    "get_current_task",
+    "get_full_context",
     "on_post_create",
     "on_post_run",
     "on_pre_create",
     "on_pre_run",
     "on_worker_start",
     "on_worker_stop",
+    "set_context",
+    "set_full_context",
     "task",
     "worker_state",
 ]
@@ -75,6 +85,8 @@ __all__ = [
 # Where each name is defined. Imported when it is first used: a worker process loads nothing that it doesn't need.
 _HOMES = {
     "client": ("QueuedTasks",),
+    "context": ("clear_context", "get_context", "get_full_context", "set_context", "set_full_context"),
+    "current": ("get_current_task",),
     "errors": (
         "ConfigurationError",
         "DatabaseUnavailable",
@@ -101,6 +113,7 @@ _HOMES = {
         "on_worker_stop",
         "worker_state",
     ),
+    "logging": ("getLogger",),
     "options": ("task",),
     "refs": ("TaskRef",),
     "retry": ("Cancel", "Retry"),
