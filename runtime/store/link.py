@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from ..errors import DatabaseUnavailable, QueuedTasksError, SchemaOutdated
+from ..errors import ConfigurationError, DatabaseUnavailable, QueuedTasksError, SchemaOutdated
 from . import statements
 
 Row: TypeAlias = "asyncpg.Record"
@@ -35,6 +35,7 @@ _AWAY = (
     asyncpg.InternalClientError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.DiskFullError,
@@ -56,6 +57,10 @@ def translate(error: BaseException) -> QueuedTasksError | None:
         return SchemaOutdated(
             f"The schema in the database does not fit this version ({error}): run `queued-tasks migrate`."
         )
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return ConfigurationError(
+            f"The database user lacks a right ({error}): grant it, or run `queued-tasks migrate` as the schema's owner."
+        )
     if isinstance(error, _AWAY):
         reason = str(error).strip() or type(error).__name__
         return DatabaseUnavailable(f"PostgreSQL can't be reached or did not answer in time ({reason}).")
@@ -69,7 +74,7 @@ class Link:
     new one. Whether a broken call was carried out is unknown: whoever repeats it needs a statement that allows it.
 
     Raises:
-        DatabaseUnavailable, SchemaOutdated, LeaseLost: from every call.
+        DatabaseUnavailable, SchemaOutdated, ConfigurationError, LeaseLost: from every call.
     """
 
     def __init__(self, dsn: str, schema: str, *, name: str, statement_cache: int = 1024) -> None:

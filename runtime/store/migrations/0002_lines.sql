@@ -11,8 +11,12 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_now   timestamptz := clock_timestamp();
     v_count integer;
 begin
+    if cardinality(p_ids) = 0 then
+        return 0;
+    end if;
     insert into queued_tasks.lane (channel, priority, sync, again)
     select distinct t.channel, t.priority, t.executor = 1, p_again
       from queued_tasks.task t
@@ -27,7 +31,7 @@ begin
     select t.run_at, t.id, u.attempt
       from unnest(p_ids, p_attempts) u (id, attempt)
       join queued_tasks.task t on t.id = u.id
-     where t.run_at > now() and not p_again;
+     where t.run_at > v_now and not p_again;
 
     insert into queued_tasks.ready (lane, id, attempt)
     select l.id, t.id, u.attempt
@@ -35,15 +39,36 @@ begin
       join queued_tasks.task t on t.id = u.id
       join queued_tasks.lane l
         on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and l.again = p_again
-     where t.run_at is null or t.run_at <= now() or p_again
+     where t.run_at is null or t.run_at <= v_now or p_again
      order by u.place;
     get diagnostics v_count = row_count;
     return v_count;
 end $$;
 
+-- Lock tasks and all their descendants, in the order that every transaction keeps to.
+create function queued_tasks.lock_families(p_ids uuid[]) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_ids uuid[];
+begin
+    with recursive family (id) as (
+        select unnest(p_ids)
+        union
+        select d.child from family f join queued_tasks.dependency d on d.parent = f.id
+    )
+    select array_agg(f.id) into v_ids from family f;
+    perform 1 from queued_tasks.task t where t.id = any (v_ids) order by t.id for no key update;
+end $$;
+
 -- Look at waiting children again: let those run whose parents have all ended, end those whose parents went bad, and go
 -- on with the children of the latter. Two parents that end at the same instant both come here; the second one waits
 -- for the lock on the child and then sees, in a new statement, what the first has committed. So a child is let go once.
+--
+-- When a parent went bad, all descendants are locked before the first of them is ended: locked generation by generation,
+-- two families that share members could wait for each other.
 create function queued_tasks.look_at_children(p_children uuid[], out ended uuid[], out lined integer)
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -56,6 +81,10 @@ declare
 begin
     ended := '{}';
     lined := 0;
+    if exists (select from queued_tasks.dependency d join queued_tasks.result r on r.id = d.parent
+                where d.child = any (p_children) and r.state <> 'done') then
+        perform queued_tasks.lock_families(p_children);
+    end if;
     while cardinality(v_look) > 0 loop
         perform 1 from queued_tasks.task t where t.id = any (v_look) order by t.id for no key update;
 
@@ -109,8 +138,8 @@ begin
 end $$;
 
 -- Everything that the end of tasks sets in motion, in the transaction that records it. `told`: a topic and an id for
--- everyone who waits for one of them. `flagged` are those of them that
--- have a unique key, parents, are to be removed, or were asked to end: a plain task pays for two look-ups in small tables and no more.
+-- everyone who waits for one of them. `flagged` are those of them that have a unique key, parents, or are to be removed:
+-- a plain task pays for two look-ups in small tables and no more.
 create function queued_tasks.after_end(p_ended uuid[], p_flagged uuid[], out lined integer, out told text[])
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -118,45 +147,81 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_children uuid[];
-    v_cascaded uuid[] := '{}';
 begin
     lined := 0;
     select array_agg(distinct d.child) into v_children from queued_tasks.dependency d where d.parent = any (p_ended);
     if v_children is not null then
-        select c.ended, c.lined into v_cascaded, lined from queued_tasks.look_at_children(v_children) c;
+        select c.lined, c.told into lined, told from queued_tasks.let_go(v_children) c;
     end if;
+    told := told || queued_tasks.wind_up(p_ended, p_flagged);
+end $$;
 
-    with told as (
-        delete from queued_tasks.waiter w where w.task_id = any (p_ended || v_cascaded) returning w.topic, w.task_id
-    )
-    select array_agg(t.topic || ' ' || t.task_id) into told from told t;
-
-    if cardinality(p_flagged) + cardinality(v_cascaded) > 0 then
-        delete from queued_tasks.unique_task u where u.id = any (p_flagged || v_cascaded);
-        delete from queued_tasks.interrupt i where i.id = any (p_flagged);
-        perform queued_tasks.remove_finished(p_flagged || v_cascaded);
+-- Look at children again, and wind up those that end with it.
+create function queued_tasks.let_go(p_children uuid[], out lined integer, out told text[])
+language plpgsql as $$
+declare
+    v_ended uuid[];
+begin
+    select c.ended, c.lined into v_ended, lined from queued_tasks.look_at_children(p_children) c;
+    if cardinality(v_ended) > 0 then
+        told := queued_tasks.wind_up(v_ended, v_ended);
     end if;
 end $$;
 
--- Remove what asked to be removed when done, and the parents that were only kept for these last children.
-create function queued_tasks.remove_finished(p_ended uuid[]) returns void
+-- What tasks that have ended, or stopped, still hold is set free. Returns whom to tell: see after_end.
+create function queued_tasks.wind_up(p_ended uuid[], p_flagged uuid[]) returns text[]
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_gone uuid[];
+    v_told   text[];
+    v_waited uuid[];
 begin
-    with candidate as (
-        select unnest(p_ended) as id
-        union
-        select d.parent from queued_tasks.dependency d where d.child = any (p_ended)
+    with told as (
+        delete from queued_tasks.waiter w where w.task_id = any (p_ended) returning w.topic, w.task_id
     )
+    select array_agg(t.topic || ' ' || t.task_id), array_agg(t.task_id) into v_told, v_waited from told t;
+
+    if cardinality(p_flagged) > 0 then
+        delete from queued_tasks.unique_task u where u.id = any (p_flagged);
+        delete from queued_tasks.interrupt i where i.id = any (p_flagged);
+        perform queued_tasks.remove_finished(p_flagged, coalesce(v_waited, '{}'));
+    end if;
+    return v_told;
+end $$;
+
+-- Say to those who wait what the caller of a function can't be told.
+create function queued_tasks.tell(p_told text[]) returns void
+language plpgsql as $$
+begin
+    perform pg_notify(split_part(t.entry, ' ', 1), split_part(t.entry, ' ', 2)) from unnest(p_told) t (entry);
+end $$;
+
+-- Remove what asked to be removed when done, and the parents that were only kept for these last children. p_waited:
+-- somebody is about to read their result; they stay until their retention is over.
+create function queued_tasks.remove_finished(p_ended uuid[], p_waited uuid[]) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_parents uuid[];
+    v_gone    uuid[];
+begin
+    select array_agg(d.parent) into v_parents from queued_tasks.dependency d where d.child = any (p_ended);
+    if v_parents is not null then
+        -- two last children that end at the same instant would each take the other for unfinished
+        perform 1 from queued_tasks.task t
+          where t.id = any (v_parents) and t.auto_remove order by t.id for no key update;
+    end if;
+
     select array_agg(t.id order by t.id) into v_gone
-      from candidate c
-      join queued_tasks.task t on t.id = c.id and t.auto_remove
+      from queued_tasks.task t
       join queued_tasks.result r on r.id = t.id and r.state = 'done'
-     where not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40)
+     where t.id = any (p_ended || v_parents) and t.auto_remove
+       and t.id <> all (p_waited)
+       and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40)
        and not exists (select from queued_tasks.dependency d
                         where d.parent = t.id
                           and not exists (select from queued_tasks.result x where x.id = d.child));
@@ -181,6 +246,8 @@ begin
     delete from queued_tasks.context where id = any (p_ids);
     delete from queued_tasks.log where task_id = any (p_ids);
     delete from queued_tasks.unique_task where id = any (p_ids);
+    delete from queued_tasks.waiter where task_id = any (p_ids);
+    delete from queued_tasks.interrupt where id = any (p_ids);
     delete from queued_tasks.dependency where child = any (p_ids);
     delete from queued_tasks.task where id = any (p_ids);
     get diagnostics v_count = row_count;

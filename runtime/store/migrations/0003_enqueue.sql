@@ -1,3 +1,69 @@
+-- Take unique keys for new tasks, but for those in p_skip. Returns the tasks whose key another one holds, and that one.
+create function queued_tasks.hold_keys(p_ids uuid[], p_keys text[], p_skip uuid[], out losers uuid[], out winners uuid[])
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+    v_free boolean;
+begin
+    -- Again when a holder that stood in the way has ended before we could read who it was.
+    loop
+        -- in the order of the keys, so that two batches can't wait for each other
+        insert into queued_tasks.unique_task (key, id)
+        select f.key, f.id
+          from (select distinct on (u.key) u.key, u.id
+                  from unnest(p_ids, p_keys) with ordinality u (id, key, place)
+                 where u.key is not null and u.id <> all (p_skip)
+                 order by u.key, u.place) f
+         order by f.key
+        on conflict (key) do nothing;
+
+        select coalesce(array_agg(u.id) filter (where k.id <> u.id), '{}'),
+               coalesce(array_agg(k.id) filter (where k.id <> u.id), '{}'),
+               bool_or(k.id is null)
+          into losers, winners, v_free
+          from unnest(p_ids, p_keys) u (id, key)
+          left join lateral (select x.id from queued_tasks.unique_task x where x.key = u.key offset 0) k on true
+         where u.key is not null and u.id <> all (p_skip);
+        exit when v_free is not true;
+    end loop;
+end $$;
+
+-- Make the ends of tasks wait for this transaction, or wait for them. To end a task is to insert its result, so a
+-- result inserted here, and deleted again, keeps that place occupied until we are through: either a parent's end waits
+-- for us and then finds the child, or we waited for it and see it when we look at the child.
+--
+-- All of them or none: whoever we wait for may be waiting for one that we occupy, so after a moment these are given up
+-- and tried again.
+create function queued_tasks.hold_ends(p_ids uuid[]) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off
+set lock_timeout = '100ms'
+as $$
+declare
+    v_held  uuid[];
+    v_tries integer := 0;
+begin
+    loop
+        begin
+            with held as (
+                insert into queued_tasks.result (id, state, attempt)
+                select u.id, 'cancelled', 0 from unnest(p_ids) u (id) order by u.id
+                on conflict (id) do nothing
+                returning result.id
+            )
+            select array_agg(h.id) into v_held from held h;
+            delete from queued_tasks.result r where r.id = any (v_held);
+            return;
+        exception when lock_not_available then
+            v_tries := v_tries + 1;
+            if v_tries = 50 then
+                raise;
+            end if;
+        end;
+    end loop;
+end $$;
+
 -- Write tasks, plain ones and graphs alike. Repeating a call is harmless: lines, dependencies and unique keys come only
 -- from tasks that this very call inserted, and p_repeat (the answer to an earlier call was lost) also passes over tasks
 -- that were written, and perhaps removed, meanwhile. An array that is null means null for every task.
@@ -9,16 +75,19 @@ create function queued_tasks.add_tasks(
     p_auto_remove boolean[], p_on_parent_failure text[], p_parents text[], p_context json[], p_signature bytea[],
     p_repeat boolean
 ) returns table (loser uuid, winner uuid)
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set lock_timeout = '10s'
+as $$
 declare
     v_skip    uuid[] := '{}';
     v_losers  uuid[] := '{}';
     v_winners uuid[] := '{}';
     v_added   uuid[];
+    v_written uuid[];
     v_outer   uuid[];
-    v_held    uuid[];
 begin
-    if p_repeat then
+    if p_repeat or p_unique_key is not null then
         select coalesce(array_agg(u.id), '{}') into v_skip
           from unnest(p_id) u (id)
          where exists (select from queued_tasks.tombstone s where s.id = u.id)
@@ -26,20 +95,8 @@ begin
     end if;
 
     if p_unique_key is not null then
-        -- in the order of the keys, so that two batches can't wait for each other
-        insert into queued_tasks.unique_task (key, id)
-        select f.key, f.id
-          from (select distinct on (u.key) u.key, u.id
-                  from unnest(p_id, p_unique_key) with ordinality u (id, key, place)
-                 where u.key is not null and u.id <> all (v_skip)
-                 order by u.key, u.place) f
-         order by f.key
-        on conflict (key) do nothing;
-
-        select coalesce(array_agg(u.id), '{}'), coalesce(array_agg(k.id), '{}') into v_losers, v_winners
-          from unnest(p_id, p_unique_key) u (id, key)
-          join queued_tasks.unique_task k on k.key = u.key
-         where k.id <> u.id and u.id <> all (v_skip);
+        select w.losers, w.winners into v_losers, v_winners
+          from queued_tasks.hold_keys(p_id, p_unique_key, v_skip) w;
     end if;
 
     with written as (
@@ -69,7 +126,9 @@ begin
           join written w on w.id = u.id and w.plain and (w.run_at is null or w.run_at <= now())
          order by u.place
     )
-    select array_agg(w.id) filter (where not w.plain) into v_added from written w;
+    select array_agg(w.id) filter (where not w.plain), case when p_parents is not null then array_agg(w.id) end
+      into v_added, v_written
+      from written w;
 
     if v_added is not null then
         insert into queued_tasks.dependency (parent, child)
@@ -77,23 +136,13 @@ begin
           from queued_tasks.task t cross join unnest(t.parents) p (id)
          where t.id = any (v_added);
 
-        -- A parent outside of this batch may end while we add its child. To end a task is to insert its result, so a
-        -- result inserted here, and deleted again, keeps that place occupied until this transaction is over: either
-        -- the parent's end waits for us and then finds the child, or we waited for it and look at it below.
-        select array_agg(distinct d.parent order by d.parent) into v_outer
-          from queued_tasks.dependency d
-         where d.child = any (v_added) and d.parent <> all (p_id);
+        select array_agg(o.parent) into v_outer
+          from (select d.parent from queued_tasks.dependency d where d.child = any (v_added)
+                except select unnest(v_written)) o;
         if v_outer is not null then
-            with held as (
-                insert into queued_tasks.result (id, state, attempt)
-                select o.id, 'cancelled', 0 from unnest(v_outer) o (id) order by o.id
-                on conflict (id) do nothing
-                returning id
-            )
-            select array_agg(h.id) into v_held from held h;
-            delete from queued_tasks.result r where r.id = any (v_held);
-            perform queued_tasks.look_at_children(
-                array(select d.child from queued_tasks.dependency d
+            perform queued_tasks.hold_ends(v_outer);
+            perform queued_tasks.let_go(
+                array(select distinct d.child from queued_tasks.dependency d
                        where d.parent = any (v_outer) and d.child = any (v_added)));
         end if;
     end if;

@@ -21,6 +21,7 @@ declare
     v_seqs  bigint[];
     v_tries integer[];
     v_count integer := 0;
+    v_lows  bigint[] := p_lows;
     v_look  integer := p_limit + 100;
     v_seen  integer;
 begin
@@ -32,12 +33,12 @@ begin
         raise exception 'server % has lost its lease', p_server using errcode = 'QT001';
     end if;
 
-    -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and again when
-    -- all that we took turned out to be cancelled or removed.
-    while v_count = 0 loop
+    -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and behind
+    -- what we took when all of that turned out to be cancelled or removed.
+    loop
         with head as materialized (
             select r.place, l.rank, r.seq
-              from unnest(p_lanes, p_ranks, p_lows) l (lane, rank, low)
+              from unnest(p_lanes, p_ranks, v_lows) l (lane, rank, low)
              cross join lateral (
                    select y.ctid as place, y.seq from queued_tasks.ready y
                     where y.lane = l.lane and y.seq > l.low
@@ -58,9 +59,11 @@ begin
         select array_agg(t.lane), array_agg(t.seq), array_agg(t.id), array_agg(t.attempt), (select count(*) from head h)
           into v_lanes, v_seqs, v_ids, v_tries, v_seen
           from taken t;
-        exit when v_seen = 0;
-        v_look := v_look * 4;
-        continue when v_ids is null;
+        if v_ids is null then
+            exit when v_seen < v_look;
+            v_look := v_look * 4;
+            continue;
+        end if;
 
         return query
         select q.lane, q.seq, q.id, q.attempt,
@@ -82,9 +85,21 @@ begin
                 order by x.attempt desc, x.version desc limit 1) c on true
          where not exists (select from queued_tasks.result r where r.id = q.id);
         get diagnostics v_count = row_count;
+        exit when v_count > 0;
+
+        select array_agg(greatest(l.low, t.seq) order by l.place) into v_lows
+          from unnest(p_lanes, v_lows) with ordinality l (lane, low, place)
+          left join (select u.lane, max(u.seq) as seq from unnest(v_lanes, v_seqs) u (lane, seq) group by u.lane) t
+            on t.lane = l.lane;
     end loop;
 
     if v_count > 0 then
+        if v_count < cardinality(v_ids) then
+            select array_agg(q.id), array_agg(q.attempt) into v_ids, v_tries
+              from unnest(v_ids, v_tries) q (id, attempt)
+             where exists (select from queued_tasks.task t where t.id = q.id)
+               and not exists (select from queued_tasks.result r where r.id = q.id);
+        end if;
         insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
     end if;
 end $$;

@@ -5,6 +5,9 @@
 -- p_full: leases with nothing left open after this call; p_part: the others. p_ago: seconds since the attempt started;
 -- p_took: seconds that it ran. Without p_delay an attempt ends its task and goes to `result`; with one (see go_on) it
 -- goes to `attempt`. p_flagged: see after_end.
+--
+-- An attempt that a rescuer closed as interrupted is ours by its number, yet not what we have to say of it: so whether it
+-- was recorded already is a question of the outcome, too.
 create function queued_tasks.settle(
     p_server uuid, p_full uuid[], p_part uuid[], p_lease uuid[], p_id uuid[], p_attempt integer[], p_outcome text[],
     p_ago float8[], p_took float8[], p_result json[], p_delay float8[],
@@ -13,22 +16,27 @@ create function queued_tasks.settle(
 ) language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
+set lock_timeout = '10s'
 as $$
 declare
     v_held     uuid[];
     v_ended    uuid[];
     v_open     uuid[];
-    v_attempts integer[];
+    v_next     integer[];
     v_delays   float8[];
 begin
     lined := 0;
     lost := '{}';
-    with closed as (
-        delete from queued_tasks.lease l where l.id = any (p_full) and l.server = p_server returning l.id
-    ), kept as (
-        select l.id from queued_tasks.lease l where l.id = any (p_part) and l.server = p_server for no key update
+    with held as materialized (
+        select l.id
+          from queued_tasks.lease l
+         where l.id = any (p_full || p_part) and l.server = p_server
+         order by l.id
+           for update
+    ), closed as (
+        delete from queued_tasks.lease l using held h where l.id = h.id and l.id = any (p_full)
     )
-    select coalesce(array_agg(h.id), '{}') into v_held from (select id from closed union all select id from kept) h;
+    select coalesce(array_agg(h.id), '{}') into v_held from held h;
 
     with ended as (
         insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
@@ -53,13 +61,16 @@ begin
     end if;
 
     if cardinality(v_held) < cardinality(p_full) + cardinality(p_part) then
+        -- a removed task left a tombstone: it was done
         select coalesce(array_agg(u.id), '{}') into lost
-          from unnest(p_lease, p_id, p_attempt) u (lease, id, attempt)
+          from unnest(p_lease, p_id, p_attempt, p_outcome, p_delay) u (lease, id, attempt, outcome, delay)
          where u.lease <> all (v_held)
            and not exists (select from queued_tasks.result r
-                            where r.id = u.id and r.server = p_server and r.attempt = u.attempt)
+                            where r.id = u.id and r.server = p_server and r.attempt = u.attempt
+                              and u.delay is null and r.state::text = u.outcome)
            and not exists (select from queued_tasks.attempt a
-                            where a.id = u.id and a.server = p_server and a.attempt = u.attempt)
+                            where a.id = u.id and a.server = p_server and a.attempt = u.attempt
+                              and u.delay is not null and a.outcome = u.outcome)
            and not exists (select from queued_tasks.tombstone s where s.id = u.id);
     end if;
 
@@ -80,71 +91,80 @@ begin
             on conflict (id, attempt) do nothing
             returning attempt.id, attempt.attempt
         )
-        select array_agg(c.id), array_agg(c.attempt), array_agg(u.delay) into v_open, v_attempts, v_delays
+        select array_agg(c.id), array_agg(c.attempt + 1), array_agg(u.delay) into v_open, v_next, v_delays
           from closed c join unnest(p_id, p_attempt, p_delay) u (id, attempt, delay)
             on u.id = c.id and u.attempt = c.attempt;
         if v_open is not null then
-            lined := lined + queued_tasks.go_on(p_server, v_open, v_attempts, v_delays);
+            select settle.lined + g.lined, settle.told || g.told into lined, told
+              from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;
         end if;
     end if;
 end $$;
 
--- What follows on attempts that were closed without ending their task: another one after p_delays (seconds; 0: at once
--- and ahead of the line), or none before somebody retries it (infinity). Whoever was asked meanwhile to cancel or stop
--- the task gets his will here. Returns how many may be claimed at once.
-create function queued_tasks.go_on(p_server uuid, p_ids uuid[], p_attempts integer[], p_delays float8[]) returns integer
-language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+-- What follows for tasks that were taken and have not ended: the attempt p_next after p_delays (seconds; 0: at once and
+-- ahead of the line), or none before somebody retries it (infinity). Whoever was asked meanwhile to cancel or stop the
+-- task gets his will here. Returns how many may be claimed at once, and whom to tell: see after_end.
+create function queued_tasks.go_on(
+    p_server uuid, p_ids uuid[], p_next integer[], p_delays float8[], out lined integer, out told text[]
+) language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_ids       uuid[];
-    v_attempts  integer[];
+    v_next      integer[];
     v_cancelled uuid[];
-    v_lined     integer := 0;
+    v_stopped   uuid[];
 begin
-    with closed as (
-        select u.id, u.attempt, u.delay,
-               coalesce(i.kind, case when u.delay = 'infinity' then 'stop' end) as wish
-          from unnest(p_ids, p_attempts, p_delays) u (id, attempt, delay)
-          left join queued_tasks.interrupt i on i.id = u.id
+    lined := 0;
+    with taken as materialized (
+        select u.id, u.next, u.delay, coalesce(i.kind, case when u.delay = 'infinity' then 'stop' end) as wish
+          from unnest(p_ids, p_next, p_delays) u (id, next, delay)
+          left join lateral (select x.kind from queued_tasks.interrupt x where x.id = u.id offset 0) i on true
     ), halted as (
         insert into queued_tasks.stopped (id, attempt)
-        select c.id, c.attempt from closed c where c.wish = 'stop'
+        select t.id, t.next - 1 from taken t where t.wish = 'stop' order by t.id
         on conflict (id) do nothing
     ), cancelled as (
         insert into queued_tasks.result (id, state, attempt, server)
-        select c.id, 'cancelled', c.attempt, p_server from closed c where c.wish = 'cancel' order by c.id
+        select t.id, 'cancelled', t.next - 1, p_server from taken t where t.wish = 'cancel' order by t.id
         on conflict (id) do nothing
         returning result.id
     ), later as (
         insert into queued_tasks.delayed (run_at, id, attempt)
-        select now() + c.delay * interval '1 second', c.id, c.attempt + 1
-          from closed c where c.wish is null and c.delay > 0
+        select now() + t.delay * interval '1 second', t.id, t.next from taken t where t.wish is null and t.delay > 0
     )
-    select array_agg(c.id order by c.id) filter (where c.wish is null and c.delay = 0),
-           array_agg(c.attempt + 1 order by c.id) filter (where c.wish is null and c.delay = 0),
-           (select array_agg(x.id) from cancelled x)
-      into v_ids, v_attempts, v_cancelled
-      from closed c;
+    select array_agg(t.id order by t.id) filter (where t.wish is null and t.delay = 0),
+           array_agg(t.next order by t.id) filter (where t.wish is null and t.delay = 0),
+           array_agg(t.id) filter (where t.wish = 'stop'),
+           (select array_agg(c.id) from cancelled c)
+      into v_ids, v_next, v_stopped, v_cancelled
+      from taken t;
 
     delete from queued_tasks.interrupt i where i.id = any (p_ids);
     if v_cancelled is not null then
-        perform queued_tasks.after_end(v_cancelled, v_cancelled);
+        select e.lined, e.told into lined, told from queued_tasks.after_end(v_cancelled, v_cancelled) e;
+    end if;
+    if v_stopped is not null then
+        told := told || queued_tasks.wind_up(v_stopped, '{}');
     end if;
     if v_ids is not null then
-        v_lined := queued_tasks.line_up(v_ids, v_attempts, true);
+        lined := lined + queued_tasks.line_up(v_ids, v_next, true);
     end if;
-    return v_lined;
 end $$;
 
 -- Give back what was claimed and never started: the same attempt, taken out of its lease. p_full: leases with nothing
--- left open after this.
+-- left open after this. Returns how many may be claimed again.
 create function queued_tasks.give_back(p_server uuid, p_ids uuid[], p_full uuid[]) returns integer
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
 declare
     v_ids      uuid[];
     v_attempts integer[];
+    v_lined    integer;
+    v_told     text[];
 begin
     with mine as materialized (
         select l.id, l.ids, l.attempts
@@ -153,7 +173,8 @@ begin
          order by l.id
            for update
     ), emptied as (
-        delete from queued_tasks.lease l using mine m where l.id = m.id and l.id = any (p_full)
+        delete from queued_tasks.lease l using mine m
+         where l.id = m.id and (l.id = any (p_full) or m.ids <@ p_ids)
     ), shrunk as (
         update queued_tasks.lease l
            set ids = array(select u.id from unnest(m.ids) with ordinality u (id, place)
@@ -161,15 +182,70 @@ begin
                attempts = array(select m.attempts[u.place] from unnest(m.ids) with ordinality u (id, place)
                                  where u.id <> all (p_ids) order by u.place)
           from mine m
-         where l.id = m.id and l.id <> all (p_full)
+         where l.id = m.id and l.id <> all (p_full) and not m.ids <@ p_ids
     )
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
       from mine m cross join lateral unnest(m.ids, m.attempts) u (id, attempt)
-     where u.id = any (p_ids)
-       and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt)
+     where u.id = any (p_ids);
+
+    -- in a new statement: the one above may have waited for a settlement
+    select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
+      from unnest(v_ids, v_attempts) u (id, attempt)
+     where not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt)
        and not exists (select from queued_tasks.result r where r.id = u.id);
     if v_ids is null then
         return 0;
     end if;
-    return queued_tasks.line_up(v_ids, v_attempts, true);
+    select g.lined, g.told into v_lined, v_told
+      from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
+    perform queued_tasks.tell(v_told);
+    return v_lined;
+end $$;
+
+-- Give back what a claim took whose answer never arrived. It may still be under way: wait for it.
+create function queued_tasks.drop_lease(p_server uuid, p_lease uuid) returns integer
+language plpgsql
+set lock_timeout = '10s'
+as $$
+declare
+    v_ids uuid[];
+begin
+    perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
+    select l.ids into v_ids from queued_tasks.lease l where l.server = p_server and l.id = p_lease;
+    if v_ids is null then
+        return 0;
+    end if;
+    return queued_tasks.give_back(p_server, v_ids, array[p_lease]);
+end $$;
+
+-- Store log lines, a row each: p_ago in seconds. Only while the attempt runs, so that a write that is repeated leaves no
+-- second copy; p_late: also when this server has recorded the attempt's end.
+create function queued_tasks.write_logs(
+    p_server uuid, p_lease uuid[], p_id uuid[], p_attempt integer[], p_ago float8[], p_level smallint[], p_logger text[],
+    p_message text[], p_exception text[], p_late boolean
+) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_held uuid[];
+begin
+    with held as (
+        select l.id from queued_tasks.lease l where l.id = any (p_lease) and l.server = p_server order by l.id for share
+    )
+    select coalesce(array_agg(h.id), '{}') into v_held from held h;
+
+    -- in a new statement: the one above may have waited for the end of some of these attempts
+    insert into queued_tasks.log (task_id, attempt, at, level, logger, message, exception)
+    select u.id, u.attempt, clock_timestamp() - u.ago * interval '1 second', u.level, u.logger, u.message, u.exception
+      from unnest(p_lease, p_id, p_attempt, p_ago, p_level, p_logger, p_message, p_exception)
+           with ordinality u (lease, id, attempt, ago, level, logger, message, exception, place)
+      left join lateral (select r.server, r.attempt from queued_tasks.result r where r.id = u.id offset 0) r on true
+      left join lateral (select a.server, a.outcome from queued_tasks.attempt a
+                          where a.id = u.id and a.attempt = u.attempt offset 0) a on true
+     where case when r.attempt is null and a.outcome is null then u.lease = any (v_held)
+                else p_late and (r.server = p_server and r.attempt = u.attempt
+                                 or a.server = p_server and a.outcome <> 'interrupted') end
+     order by u.place;
 end $$;

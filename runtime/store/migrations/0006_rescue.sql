@@ -1,9 +1,9 @@
 -- Take back what a server holds that is gone. p_beat_at is the last beat that the rescuer saw: a server that has beaten
 -- since is not gone. Returns null when there was nothing to rescue, else the number of tasks that may run again.
 --
--- Three statements, not one: the first waits for claims of this server that are under way (they hold its heartbeat row),
--- the second waits for its settlements (they hold the lease rows), and only the third, with a snapshot taken after
--- both, can tell which attempts are still without an end. A single statement would look before it has waited.
+-- Several statements, not one: the first waits for claims of this server that are under way (they hold its heartbeat
+-- row), the next one for its settlements (they hold the lease rows), and only the last, with a snapshot taken after both,
+-- can tell which attempts are still without an end. A single statement would look before it has waited.
 create function queued_tasks.rescue(p_server uuid, p_beat_at timestamptz) returns integer
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -12,6 +12,8 @@ as $$
 declare
     v_ids      uuid[];
     v_attempts integer[];
+    v_lined    integer;
+    v_told     text[];
 begin
     delete from queued_tasks.heartbeat h where h.server = p_server and h.beat_at = p_beat_at;
     if not found then
@@ -19,6 +21,7 @@ begin
     end if;
     update queued_tasks.server s set ended_at = now(), end_reason = 'lost' where s.id = p_server;
 
+    perform 1 from queued_tasks.lease l where l.server = p_server order by l.id for update;
     with taken as (
         delete from queued_tasks.lease l where l.server = p_server returning l.ids, l.attempts
     )
@@ -38,9 +41,12 @@ begin
         on conflict (id, attempt) do nothing
         returning attempt.id, attempt.attempt
     )
-    select array_agg(c.id), array_agg(c.attempt) into v_ids, v_attempts from closed c;
+    select array_agg(c.id), array_agg(c.attempt + 1) into v_ids, v_attempts from closed c;
     if v_ids is null then
         return 0;
     end if;
-    return queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)]));
+    select g.lined, g.told into v_lined, v_told
+      from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
+    perform queued_tasks.tell(v_told);
+    return v_lined;
 end $$;

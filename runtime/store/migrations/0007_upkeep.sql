@@ -22,14 +22,7 @@ begin
 
     lined := 0;
     if v_ids is not null then
-        insert into queued_tasks.ready (lane, id, attempt)
-        select l.id, t.id, u.attempt
-          from unnest(v_ids, v_attempts) with ordinality u (id, attempt, place)
-          join queued_tasks.task t on t.id = u.id
-          join queued_tasks.lane l
-            on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and not l.again
-         order by u.place;
-        get diagnostics lined = row_count;
+        lined := queued_tasks.line_up(v_ids, v_attempts, false);
     end if;
     select extract(epoch from d.run_at - clock_timestamp()) into next_in
       from queued_tasks.delayed d order by d.run_at limit 1;
@@ -38,7 +31,9 @@ end $$;
 -- Remove tasks that ended more than p_retention seconds ago, a batch at a time. Ids are in the order of creation, so
 -- nothing newer than the cut can be among those with a smaller id.
 create function queued_tasks.prune(p_retention float8, p_limit integer) returns integer
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
 declare
     v_cut  timestamptz := now() - p_retention * interval '1 second';
     v_ids  uuid[];
@@ -59,30 +54,72 @@ begin
     return cardinality(v_ids);
 end $$;
 
--- Remove tasks that have not started: enqueued ones and those that wait for a parent. Holds back claims meanwhile, as
--- cancel_tasks does, so that none of them is claimed and removed at once.
+-- Remove tasks that have not started: enqueued ones and those that wait for a parent, with the descendants that could
+-- never run without them. Holds back claims meanwhile, as cancel_tasks does, so that none of them is claimed and removed
+-- at once. Of each kind up to p_limit; returns how many there were.
 create function queued_tasks.clear_tasks(p_name text, p_channel text, p_limit integer) returns integer
-language plpgsql as $$
+language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off
+set lock_timeout = '10s'
+as $$
 declare
-    v_ids uuid[];
+    v_ids    uuid[];
+    v_family uuid[];
 begin
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
+    with lined as materialized (
+        select y.ctid as place, y.id
+          from queued_tasks.ready y
+          join lateral (select t.name, t.function, t.channel from queued_tasks.task t where t.id = y.id offset 0) t on true
+         where (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
+           and (p_channel is null or t.channel = p_channel)
+           and not exists (select from queued_tasks.result r where r.id = y.id)
+         limit p_limit
+    ), later as materialized (
+        select d.ctid as place, d.id
+          from queued_tasks.delayed d
+          join lateral (select t.name, t.function, t.channel from queued_tasks.task t where t.id = d.id offset 0) t on true
+         where (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
+           and (p_channel is null or t.channel = p_channel)
+           and not exists (select from queued_tasks.result r where r.id = d.id)
+         limit p_limit
+    ), waiting as materialized (
+        select distinct d.child as id
+          from queued_tasks.dependency d
+          join lateral (select t.name, t.function, t.channel from queued_tasks.task t where t.id = d.child offset 0) t on true
+         where not d.released
+           and (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
+           and (p_channel is null or t.channel = p_channel)
+           and not exists (select from queued_tasks.result r where r.id = d.child)
+         limit p_limit
+    ), unlined as (
+        delete from queued_tasks.ready y where y.ctid = any (array(select l.place from lined l))
+    ), undelayed as (
+        delete from queued_tasks.delayed d where d.ctid = any (array(select l.place from later l))
+    )
     select array_agg(o.id) into v_ids
-      from (select t.id
-              from queued_tasks.task t
-             where t.id in (select y.id from queued_tasks.ready y
-                            union all select d.id from queued_tasks.delayed d
-                            union all select d.child from queued_tasks.dependency d where not d.released)
-               and (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
-               and (p_channel is null or t.channel = p_channel)
-               and not exists (select from queued_tasks.result r where r.id = t.id)
-             limit p_limit) o;
+      from (select l.id from lined l union select l.id from later l union select w.id from waiting w) o;
     if v_ids is null then
         return 0;
     end if;
-    delete from queued_tasks.ready y where y.id = any (v_ids);
-    delete from queued_tasks.delayed d where d.id = any (v_ids);
-    return queued_tasks.remove_tasks(v_ids);
+
+    perform queued_tasks.lock_families(v_ids);
+    with recursive family (id) as (
+        select unnest(v_ids)
+        union
+        select d.child
+          from family f
+          join queued_tasks.dependency d on d.parent = f.id and not d.released
+          join queued_tasks.task t on t.id = d.child and t.on_parent_failure is distinct from 'run'
+         where not exists (select from queued_tasks.result r where r.id = d.child)
+    )
+    select array_agg(f.id order by f.id) into v_family from family f;
+    perform queued_tasks.remove_tasks(v_family);
+    perform queued_tasks.tell(g.told)
+       from queued_tasks.let_go(array(
+            select distinct d.child from queued_tasks.dependency d
+             where d.parent = any (v_family) and not d.released)) g;
+    return cardinality(v_family);
 end $$;
 
 -- A child is let go by the transaction that ends its last parent. This finds what that could have missed, such as a
@@ -106,6 +143,6 @@ begin
     if v_children is null then
         return 0;
     end if;
-    perform queued_tasks.look_at_children(v_children);
+    perform queued_tasks.tell(g.told) from queued_tasks.let_go(v_children) g;
     return cardinality(v_children);
 end $$;

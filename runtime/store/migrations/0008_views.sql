@@ -37,9 +37,9 @@ select t.id,
        r.ended_at,
        r.ended_at - r.started_at as execution_time,
        v.name as server,
-       coalesce(r.exception_name, a.exception_name) as exception_name,
-       coalesce(r.exception_message, a.exception_message) as exception_message,
-       coalesce(r.exception_traceback, a.exception_traceback) as exception_traceback
+       case when r.id is null then a.exception_name else r.exception_name end as exception_name,
+       case when r.id is null then a.exception_message else r.exception_message end as exception_message,
+       case when r.id is null then a.exception_traceback else r.exception_traceback end as exception_traceback
   from queued_tasks.task t
   left join queued_tasks.result r on r.id = t.id
   left join queued_tasks.stopped s on s.id = t.id

@@ -1,6 +1,6 @@
 -- $1 server, then a row each: $2 lease, $3 task, $4 attempt, $5 version, $6 value. Only what is still ours is written.
 with held as (
-    select l.id from queued_tasks.lease l where l.id = any ($2::uuid[]) and l.server = $1 for share
+    select l.id from queued_tasks.lease l where l.id = any ($2::uuid[]) and l.server = $1 order by l.id for share
 ), written as (
     insert into queued_tasks.context (id, attempt, version, value)
     select u.id, u.attempt, u.version, u.value
