@@ -20,10 +20,11 @@ def configure(log_format: str) -> None:
     """Let everything that this process logs go to stderr, as `text` or `json`. Only for processes that are ours."""
     logger.remove()
     logger.configure(extra={"source": ""})
+    # diagnose=False: the values of variables in a traceback may be secrets
     if log_format == "json":
-        logger.add(sys.stderr, serialize=True, level="INFO")
+        logger.add(sys.stderr, serialize=True, level="INFO", diagnose=False)
     else:
-        logger.add(sys.stderr, format=_TEXT, level="INFO")
+        logger.add(sys.stderr, format=_TEXT, level="INFO", diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
 
 
