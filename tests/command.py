@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.store.link import Link
+from queued_tasks.runtime.store.reads import Reads
 from queued_tasks.runtime.store.servers import Beat, ServerStore
 from queued_tasks.runtime.store.tasks import TaskStore
 from queued_tasks.runtime.task import Executor, NewTask, ServerId, Settled
@@ -56,6 +57,28 @@ async def queued_tasks(
     return Ran(running.returncode, out.decode(), err.decode())
 
 
+@asynccontextmanager
+async def started(
+    *arguments: object, database: str, cwd: Path, **environ: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command that runs until it is told to end, killed at last; `stdout` and `stderr` can be read."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "queued_tasks", *map(str, arguments)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
+        env=environment(database, PYTHONUNBUFFERED="1", **environ),
+        limit=2**20,
+    )
+    try:
+        yield running
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
 def environment(database: str | None, **environ: str) -> dict[str, str]:
     """The environment of a command: ours, without colours, with this database."""
     given = {"QUEUE_DATABASE_URL": database} if database else {}
@@ -69,6 +92,7 @@ class Rows:
         self._link = link
         self._tasks = TaskStore(link)
         self._servers = ServerStore(link)
+        self.reads = Reads(link)
 
     async def add(self, function: str = "app:send", **options: Any) -> UUID:
         """One task; its id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,8 +17,8 @@ from ...runtime.settings import Settings
 from ...runtime.store.link import Row
 from ...runtime.store.overview import Overview, overview
 from ...runtime.task import Json
-from .desk import Desk, desk
-from .output import Column, ago, complain, document, facts, plural, say, span, state, table
+from .desk import desk
+from .output import Column, ago, complain, document, facts, plural, say, span, state, table, visible
 
 UNHEALTHY = 3
 GONE = ("lost", "stopped")
@@ -43,6 +44,7 @@ class Condition:
 
     seen: Overview
     counts: dict[str, int]
+    errors: dict[str, str]
 
     @property
     def problem(self) -> str | None:
@@ -57,7 +59,8 @@ async def show_status(*, check: bool, as_json: bool) -> int:
     settings = Settings()
     try:
         async with desk() as at:
-            found = Condition(await overview(at.link, settings.lease_ttl), await at.reads.counts())
+            servers = errors_of(await at.reads.servers())
+            found = Condition(await overview(at.link, settings.lease_ttl), await at.reads.counts(), servers)
     except (DatabaseUnavailable, SchemaOutdated) as error:
         if as_json:
             document({"healthy": False, "problem": str(error), "database": None, "servers": None, "tasks": None})
@@ -78,11 +81,14 @@ async def show_status(*, check: bool, as_json: bool) -> int:
 async def show_servers(*, as_json: bool) -> None:
     """Print the servers that run, and those that ended or were lost within the hour."""
     async with desk() as at:
-        found = await server_rows(at)
+        rows = await at.reads.servers()
+    found = [server_row(row, at.settings.lease_ttl) for row in rows]
     if as_json:
         document(found)
     elif found:
         table(_COLUMNS, [_line(server) for server in found])
+        for name, error in errors_of(rows).items():
+            say(Text(f"\n{name}: {visible(error)}", style="red"))
     else:
         say("No servers. Start one with `queued-tasks start --app main:app`.")
 
@@ -91,7 +97,8 @@ async def show_stats(*, as_json: bool) -> None:
     """Print how many tasks are in each state, and how busy the servers are."""
     async with desk() as at:
         counts = await at.reads.counts()
-        up = [server for server in await server_rows(at) if server["state"] not in GONE]
+        servers = [server_row(row, at.settings.lease_ttl) for row in await at.reads.servers()]
+    up = [server for server in servers if server["state"] not in GONE]
     totals = Counter({"workers": 0, "busy": 0, "free": 0})
     for server in up:
         totals.update({name: server[name] for name in totals})
@@ -105,9 +112,10 @@ async def show_stats(*, as_json: bool) -> None:
     say(f"\n{_capacity(len(up), totals)}")
 
 
-async def server_rows(at: Desk) -> list[dict[str, Json]]:
-    """The servers as rows of --json."""
-    return [server_row(row, at.settings.lease_ttl) for row in await at.reads.servers()]
+def errors_of(rows: Sequence[Row]) -> dict[str, str]:
+    """What keeps servers from taking tasks, by their names: the errors of applications that can't be imported."""
+    said = {row["name"]: json.loads(row["details"] or "{}").get("error") for row in rows if row["present"]}
+    return {name: error.strip() for name, error in said.items() if error}
 
 
 def server_row(row: Row, lease_ttl: timedelta) -> dict[str, Json]:
@@ -172,6 +180,7 @@ def _status_row(found: Condition, settings: Settings) -> dict[str, Json]:
         "servers": {"running": seen.servers, "claiming": seen.claiming, "free": seen.free},
         "tasks": found.counts,
         "oldest_waiting_seconds": seen.oldest_waiting,
+        "errors": found.errors,
     }
 
 
@@ -187,6 +196,8 @@ def _print_status(found: Condition, settings: Settings) -> None:
             ("oldest", "no task is kept waiting" if waits is None else f"a task has been waiting for {span(waits)}"),
         ]
     )
+    for name, error in found.errors.items():
+        say(Text(f"\n{name} can't import its app: {visible(error.splitlines()[-1])}", style="red"))
     say()
     say(Text(f"Attention: {found.problem}", style="red") if found.problem else Text("All is well.", style="green"))
 

@@ -230,6 +230,12 @@ async def test_check_prints_its_document_when_the_database_is_away() -> None:
     assert (document["healthy"], document["database"]) == (False, None)
 
 
+async def test_status_names_the_error_of_an_app_that_can_not_be_imported(database: str, rows: Rows) -> None:
+    await rows.serve(state="blocked", details={"error": "Traceback ...\nModuleNotFoundError: No module named 'shop'"})
+    ran = await queued_tasks("status", database=database)
+    assert "web-1 can't import its app: ModuleNotFoundError: No module named 'shop'" in ran.out
+
+
 # ---- errors
 
 
@@ -334,6 +340,48 @@ async def test_clear_leaves_what_runs_and_what_ended(database: str, rows: Rows) 
 
 async def count(database: str, state: str) -> int:
     return int((await queued_tasks("stats", "--json", database=database)).json[state])
+
+
+async def test_a_failed_task_is_retried_as_a_clone(database: str, rows: Rows) -> None:
+    id = await rows.add(name="send")
+    await rows.fail(await rows.serve())
+    ran = await queued_tasks("tasks", "retry", id, database=database)
+    clone = ran.out.split()[-1].rstrip(".")
+    task = (await queued_tasks("tasks", "show", clone, "--json", database=database)).json
+    assert (ran.code, task["name"], task["state"]) == (0, "send_retry", "enqueued")
+
+
+async def test_a_task_that_is_under_way_is_not_retried(database: str, rows: Rows) -> None:
+    id = await rows.add()
+    ran = await queued_tasks("retry", id, database=database)
+    assert (ran.code, ran.out, "enqueued" in ran.err) == (1, "", True)
+
+
+async def test_an_id_that_can_not_be_retried_does_not_keep_the_others_from_it(database: str, rows: Rows) -> None:
+    server = await rows.serve()
+    failed = await rows.add()
+    await rows.fail(server)
+    ran = await queued_tasks("retry", uuid4(), failed, database=database)
+    assert (ran.code, await count(database, "enqueued")) == (1, 1)
+
+
+async def test_retrying_all_that_failed_asks_first(database: str, rows: Rows) -> None:
+    server = await rows.serve()
+    for _ in range(2):
+        await rows.add()
+        await rows.fail(server)
+    ran = await queued_tasks("retry", "--failed", database=database, answer="n\n")
+    assert (ran.code, "Retry 2 failed tasks?" in ran.err, await count(database, "enqueued")) == (1, True, 0)
+
+
+async def test_retrying_all_that_failed_takes_only_what_matches(database: str, rows: Rows) -> None:
+    server = await rows.serve()
+    for name in ("wanted", "other"):
+        await rows.add(name=name)
+        await rows.fail(server)
+    await queued_tasks("retry", "--failed", "--name", "wanted", "--yes", database=database)
+    ran = await queued_tasks("tasks", "list", "--state", "enqueued", "--json", database=database)
+    assert [task["name"] for task in ran.json] == ["wanted_retry"]
 
 
 # ---- migrate
