@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,7 +15,9 @@ from uuid_utils.compat import uuid7
 from .announce import Announcer, wake_topic
 from .backend import End, not_found
 from .database import prepare
+from .ear import Ear, OwnEar
 from .errors import DatabaseUnavailable, InvalidState
+from .outbox import Entry, Outbox
 from .settings import Settings
 from .store.link import Link, Row
 from .store.overview import Overview, overview
@@ -28,22 +31,42 @@ _CONNECT_PATIENCE = 10.0  # seconds
 _UNDER_WAY = (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING)
 
 
-class DirectBackend:
-    """The verbs over connections that open when they are first needed: writes, calls, notifications, listening.
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Those of a backend, its own or shared ones: for what is added, for all else that is asked, for what is said."""
 
-    `dsn` must be of a database whose schema is fit for use: see `open_backend`.
-    """
+    writes: Link
+    calls: Link
+    side: Link
+    ear: Ear
 
-    def __init__(self, dsn: str, settings: Settings) -> None:
-        self._writes, self._calls, self._side = (
+    @classmethod
+    def of(cls, dsn: str, settings: Settings) -> Connections:
+        """Connections that open when they are first needed."""
+        writes, calls, side = (
             Link(dsn, settings.schema, name=name, statement_cache=settings.statement_cache)
             for name in ("writer", "client", "announcer")
         )
-        notified = settings.use_postgresql_notify
-        self._announcer = Announcer(self._side, wake_topic(settings)) if notified else None
         listen = settings.listen_database_url
-        self._waiters = Waiters(self._calls, listen.get_secret_value() if listen else dsn, settings)
-        self._writer = GroupWriter(TaskStore(self._writes), self._announcer.lined if self._announcer else None)
+        return cls(writes, calls, side, OwnEar(listen.get_secret_value() if listen else dsn, settings.schema))
+
+    async def close(self) -> None:
+        """Close them all; none of them is to be shared."""
+        self.ear.close()
+        for link in (self.writes, self.calls, self.side):
+            await link.close()
+
+
+class DirectBackend:
+    """The verbs over connections to a database whose schema is fit for use: see `open_backend`."""
+
+    def __init__(self, connections: Connections, settings: Settings) -> None:
+        self._connections = connections
+        self._calls = connections.calls
+        notified = settings.use_postgresql_notify
+        self._announcer = Announcer(connections.side, wake_topic(settings)) if notified else None
+        self._waiters = Waiters(self._calls, connections.ear, settings)
+        self._writer = GroupWriter(TaskStore(connections.writes), self._announcer.lined if self._announcer else None)
         self._store = TaskStore(self._calls)
         self._reads = Reads(self._calls)
 
@@ -86,9 +109,10 @@ class DirectBackend:
             return id
         if state in _UNDER_WAY:
             raise InvalidState(f"Task {id} is {state}: only one that has ended or was stopped can be retried.")
-        clone = _clone(source)
-        losers = await self._writer.write([clone])
-        return losers.get(clone.id, clone.id)
+        entry = Entry(_clone(source), outbox := Outbox(self, together=True))
+        outbox.add(entry)
+        await outbox.settle(entry)
+        return entry.id
 
     async def wait(self, id: UUID, timeout: float | None) -> End:
         return await self._waiters.end_of(id, timeout)
@@ -98,13 +122,16 @@ class DirectBackend:
         return await overview(self._calls, lease_ttl)
 
     async def close(self) -> None:
-        """Close every connection. What is still to be written is lost: flush before."""
+        """Leave, and close every connection."""
+        await self.leave()
+        await self._connections.close()
+
+    async def leave(self) -> None:
+        """End what goes on behind the calls. What is still to be written is lost: flush before."""
         await self._writer.close()
         await self._waiters.close()
         if self._announcer:
             await self._announcer.close()
-        for link in (self._writes, self._calls, self._side):
-            await link.close()
 
     async def _is_known(self, id: UUID) -> bool:
         """False for a task that is there, and has nothing left to be interrupted."""
@@ -135,7 +162,7 @@ async def open_backend(dsn: str | None, settings: Settings) -> DirectBackend:
     pause = 0.1
     while True:
         try:
-            return DirectBackend(await prepare(settings), settings)
+            return DirectBackend(Connections.of(await prepare(settings), settings), settings)
         except DatabaseUnavailable as error:
             if time.monotonic() + pause > deadline:
                 raise DatabaseUnavailable(f"{error} Tried for {_CONNECT_PATIENCE:g} s; is the URL right?") from error

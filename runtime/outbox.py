@@ -87,7 +87,6 @@ class Outbox:
         self._turn = asyncio.Lock()
         self._turn_of: asyncio.Task[object] | None = None
         self._closed: str | None = None
-        self._discarded = False
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -169,8 +168,6 @@ class Outbox:
         """Write what was added up to this task, which is durable when it returns; raises what `flush` does for it."""
         if entry.created is not None:
             return
-        if self._discarded:
-            raise InvalidState(f"Task {entry.id} was never written: its request failed.")
         if entry.error is not None:
             entry.error = None
             self._forget(entry)
@@ -179,6 +176,8 @@ class Outbox:
         if entry.error is not None:
             self._forget(entry)
             raise entry.error
+        if entry.created is None:
+            raise InvalidState(f"Task {entry.id} was not written here. {self._closed}")
 
     def close(self, reason: str) -> None:
         """Refuse what is added from now on, for this reason."""
@@ -186,7 +185,6 @@ class Outbox:
 
     def discard(self, reason: str) -> None:
         """Drop what has not been written, and close."""
-        self._discarded = True
         self._entries.clear()
         self.close(reason)
 

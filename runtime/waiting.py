@@ -6,7 +6,6 @@ Subscribe, commit, then look: an end that came before the subscription is seen b
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,11 +13,11 @@ from itertools import islice
 from uuid import UUID
 
 from .backend import End, not_found
+from .ear import Ear
 from .errors import DatabaseUnavailable, QueuedTasksError
 from .settings import Settings
 from .store.link import Link, Row
 from .store.reads import Reads
-from .store.topics import Topics
 from .task import TaskState
 
 _PATIENCE = 20.0  # seconds without the database after which waiting is given up
@@ -29,20 +28,14 @@ _CHUNK = 1_000  # ids a query
 
 
 class Waiters:
-    """All who wait for tasks in this process.
+    """All who wait for tasks in this process. A notification holds the ids of tasks that ended."""
 
-    A notification holds the ids of tasks that ended, or one id, a line break, and the JSON of its result: that of a
-    task whose row was removed with its end.
-    """
-
-    def __init__(self, link: Link, dsn: str, settings: Settings) -> None:
+    def __init__(self, link: Link, ear: Ear, settings: Settings) -> None:
         self._link = link
         self._reads = Reads(link)
         self._slow = settings.polling_interval.total_seconds()
-        self._topic = f"queued_tasks_{secrets.token_hex(8)}"
-        self._topics = Topics(
-            dsn, settings.schema, name="waiter", on_notified=self._notified, on_lost=self._listening_lost
-        )
+        self._ear = ear
+        ear.on_told, ear.on_lost = self._notified, self._listening_lost
         self._notifications = settings.use_postgresql_notify
         self._listening = False
         self._reopen_at = 0.0
@@ -82,10 +75,10 @@ class Waiters:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
-        self._topics.close()
+        self._ear.close()
         if self._subscribed:
             with suppress(QueuedTasksError):
-                await self._link.fetch("unsubscribe", list(self._subscribed), self._topic, timeout=1)
+                await self._link.fetch("unsubscribe", list(self._subscribed), self._ear.topic, timeout=1)
 
     def _start(self) -> None:
         self._wake.set()
@@ -106,7 +99,7 @@ class Waiters:
                 if time.monotonic() - away_since > _PATIENCE:
                     self._fail_all(error)
             everybody = not await self._woken(pause)
-        self._topics.close()
+        self._ear.close()
         self._listening = False
 
     async def _woken(self, pause: float) -> bool:
@@ -131,11 +124,11 @@ class Waiters:
         self._fresh, self._told, self._left = set(), set(), set()
         self._subscribed -= told
         if gone := left & self._subscribed:
-            await self._link.fetch("unsubscribe", list(gone), self._topic)
+            await self._link.fetch("unsubscribe", list(gone), self._ear.topic)
             self._subscribed -= gone
         if self._listening and fresh:
             self._subscribed |= fresh
-            await self._link.fetch("subscribe", list(fresh), self._topic)
+            await self._link.fetch("subscribe", list(fresh), self._ear.topic)
         ids = fresh | told if self._listening and not everybody else {*self._waiting}
         for chunk in _chunks(ids & self._waiting.keys()):
             for id, row in (await self._reads.ends(chunk)).items():
@@ -145,13 +138,13 @@ class Waiters:
     async def _keep_listening(self, everybody: bool) -> None:
         if self._listening and everybody:
             try:
-                await self._topics.probe()
+                await self._ear.probe()
             except QueuedTasksError:
                 self._listening = False
         if not self._listening and time.monotonic() >= self._reopen_at:
             self._reopen_at = time.monotonic() + _REOPEN
             try:
-                await self._topics.open([self._topic])
+                await self._ear.open()
             except QueuedTasksError:
                 return
             self._listening = True
@@ -196,13 +189,8 @@ class Waiters:
         for id in [*self._waiting]:
             self._answer(id, error)
 
-    def _notified(self, _topic: str, payload: str) -> None:
-        ids, with_result, result = payload.partition("\n")
-        for id in map(UUID, ids.split()):
-            if with_result:
-                self._answer(id, End(state=TaskState.DONE, result=result or None))
-            else:
-                self._told.add(id)
+    def _notified(self, payload: str) -> None:
+        self._told.update(map(UUID, payload.split()))
         self._wake.set()
 
     def _listening_lost(self) -> None:

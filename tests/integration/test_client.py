@@ -13,7 +13,7 @@ import pytest
 
 from queued_tasks.runtime import outbox
 from queued_tasks.runtime.client import QueuedTasks
-from queued_tasks.runtime.direct import DirectBackend
+from queued_tasks.runtime.direct import Connections, DirectBackend
 from queued_tasks.runtime.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -139,7 +139,7 @@ async def test_outside_a_task_there_is_no_current_handle() -> None:
 
 
 async def test_tasks_handed_over_are_complete_and_the_outbox_closed(database: str) -> None:
-    backend = DirectBackend(database, Settings())
+    backend = DirectBackend(Connections.of(database, Settings()), Settings())
     box = outbox.Outbox(backend, together=True)
     tasks = QueuedTasks(backend, box, Settings())
     parent = tasks.add_task(plain, 1)
@@ -148,3 +148,5 @@ async def test_tasks_handed_over_are_complete_and_the_outbox_closed(database: st
     assert [new.parents for new in handed] == [(), (parent.id,)]
     with pytest.raises(InvalidState, match="The task has ended"):
         tasks.add_task(plain, 3)
+    with pytest.raises(InvalidState, match="not written here"):
+        await parent

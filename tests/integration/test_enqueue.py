@@ -398,6 +398,18 @@ async def test_an_async_pre_create_hook_refuses_at_the_write_and_only_its_task(
     assert await count(rows) == 1
 
 
+async def test_a_hook_that_awaits_its_own_handle_is_told_so(tasks: QueuedTasks) -> None:
+    @on_pre_create
+    async def wait_for_ever(task: HookTask) -> None:
+        await tasks.flush()
+
+    try:
+        with pytest.raises(InvalidState, match="without await"):
+            await tasks.add_task(plain, 1)
+    finally:
+        on_pre_create.remove(wait_for_ever)
+
+
 async def test_post_create_hooks_run_after_the_write_and_their_errors_do_not_matter(
     tasks: QueuedTasks, rows: asyncpg.Connection
 ) -> None:

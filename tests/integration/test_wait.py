@@ -50,7 +50,7 @@ async def rows(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def end(rows: asyncpg.Connection, id: UUID, state: str, *rest: str | None, remove: bool = False) -> list[str]:
+async def end(rows: asyncpg.Connection, id: UUID, state: str, *rest: str | None) -> list[str]:
     """End a task as a settlement does, and tell whoever waits; `rest`: result, exception's name, message, traceback."""
     values = [*rest, None, None, None, None][:4]
     async with rows.transaction():
@@ -64,7 +64,7 @@ async def end(rows: asyncpg.Connection, id: UUID, state: str, *rest: str | None,
         told: list[str] = await rows.fetchval("select told from queued_tasks.after_end($1, $2)", [id], [id]) or []
     for entry in told:
         topic, _, text = entry.partition(" ")
-        await rows.execute("select pg_notify($1, $2)", topic, f"{text}\n{values[0]}" if remove else text)
+        await rows.execute("select pg_notify($1, $2)", topic, text)
     return told
 
 
@@ -146,14 +146,21 @@ async def test_an_unknown_task_is_not_waited_for(tasks: QueuedTasks) -> None:
         await tasks.backend.wait(uuid4(), 60)
 
 
-async def test_a_task_that_is_removed_with_its_end_gives_its_result_to_who_waits(
+async def test_a_task_that_is_to_be_removed_gives_its_result_to_who_waits(
     tasks: QueuedTasks, rows: asyncpg.Connection
 ) -> None:
     ref = tasks.add_task(work, 1, auto_remove=True)
     waits = asyncio.create_task(ref.wait(60))
     await subscribed(rows)
-    await end(rows, ref.id, "done", '["kept"]', remove=True)
+    await end(rows, ref.id, "done", '["kept"]')
     assert await waits == ["kept"]
+
+
+async def test_a_task_that_was_removed_with_its_end_is_not_waited_for(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    ref = tasks.add_task(work, 1, auto_remove=True)
+    await end(rows, await ref, "done", "7")
     with pytest.raises(TaskNotFound):
         await ref.wait(60)
 
