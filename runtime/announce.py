@@ -15,6 +15,7 @@ from .errors import QueuedTasksError
 from .settings import Settings
 from .store.link import Link
 
+WISH = "wish"  # what a server is told on its topic when it is to look for what is wanted of it
 _INTERVAL = 0.002  # seconds between two notifications
 _LONGEST_TOPIC = 63  # bytes: what an identifier of PostgreSQL holds
 _WORDS = 200  # ids of 36 characters in the 8,000 bytes of a payload
@@ -48,7 +49,7 @@ class Announcer:
 
     def wished(self, servers: Iterable[UUID]) -> None:
         """Somebody wants tasks interrupted that these servers run."""
-        self.ended({f"queued_tasks_{server.hex}": ["wish"] for server in servers})
+        self.ended({f"queued_tasks_{server.hex}": [WISH] for server in servers})
 
     def ended(self, told: Mapping[str, Iterable[str]]) -> None:
         """Tasks ended: their ids by the topic of those who wait for them."""

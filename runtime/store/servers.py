@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,6 +103,13 @@ class ServerStore:
         """Take back what a lost server held: how many tasks may run again, None when it beat since or was rescued."""
         lined = await self._link.fetch_value("rescue", peer.id, peer.beat_at)
         return None if lined is None else int(lined)
+
+    async def orphaned(self) -> list[Peer]:
+        """Servers that hold leases without being there: their rows were removed by hand, or they left while a claim of
+        theirs was under way. They are there again when this returns, to be rescued.
+        """
+        rows = await self._link.fetch("revive_orphaned")
+        return [Peer(row["server"], row["name"], "draining", 0, 0, row["beat_at"], None, math.inf) for row in rows]
 
     async def lock_is_free(self, lock_key: int) -> bool:
         """Whether no session holds this lock: the process that held it is gone, or its session was cut."""
