@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .runtime.options import task
     from .runtime.refs import TaskRef
     from .runtime.retry import Cancel, Retry
+    from .runtime.schedule import option, scheduled_task
     from .runtime.settings import Settings
     from .runtime.task import Task, TaskLog, TaskSpec, TaskState
 
@@ -76,6 +77,8 @@ __all__ = [
     "on_pre_run",
     "on_worker_start",
     "on_worker_stop",
+    "option",
+    "scheduled_task",
     "set_context",
     "set_full_context",
     "task",
@@ -117,6 +120,7 @@ _HOMES = {
     "options": ("task",),
     "refs": ("TaskRef",),
     "retry": ("Cancel", "Retry"),
+    "schedule": ("option", "scheduled_task"),
     "settings": ("Settings",),
     "task": ("Task", "TaskLog", "TaskSpec", "TaskState"),
 }
