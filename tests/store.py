@@ -171,7 +171,7 @@ class Store:
 
     async def count(self, table: str) -> int:
         """How many rows a table of the schema has."""
-        return int(await self.value(f"select count(*) from queued_tasks.{table}"))  # noqa: S608  # names from the tests
+        return int(await self.value(f"select count(*) from queued_tasks.{table}"))  # names from the tests
 
     async def until_blocked(self, waiting: Store) -> None:
         """Return once the other session waits for a lock."""

@@ -10,7 +10,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.store.link import LeaseLost
-from queued_tasks.runtime.task import Claimed, ContextWrite, LeaseId, ServerId
+from queued_tasks.runtime.task import ContextWrite, LeaseId, ServerId
 from tests.store import Store, blocked, ended, new_task
 
 

@@ -1,0 +1,225 @@
+"""Rescue: what a lost server held runs again exactly once, whatever was under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from queued_tasks.runtime.store.link import LeaseLost
+from queued_tasks.runtime.store.servers import Beat
+from tests.store import Store, blocked, ended
+
+BEAT = Beat(lock_key=None, state="running", workers=1, slots=1, busy=1, details={})
+
+
+async def test_what_a_lost_server_held_runs_again(store: Store) -> None:
+    tasks = await store.add(3)
+    server = await store.server()
+    await store.claim(server)
+    assert await store.rescue(server) == 3
+    again = await store.claim(await store.server())
+    assert [(it.id, it.attempt) for it in again] == [(task.id, 2) for task in tasks]
+
+
+async def test_a_rescue_counts_as_no_failure(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    await store.claim(server)
+    await store.rescue(server)
+    it = await store.claim_one(await store.server())
+    assert (it.failures, it.crashes) == (0, 0)
+
+
+async def test_a_second_rescue_finds_nothing(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    await store.claim(server)
+    peer = await store.peer(server)
+    await store.servers.rescue(peer)
+    assert await store.servers.rescue(peer) is None
+    assert await store.count("ready") == 1
+
+
+async def test_two_rescuers_at_once_rescue_once(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    await store.claim(server)
+    peer = await store.peer(server)
+    first, second = await store.another(), await store.another()
+    await first.begin()
+    await first.servers.rescue(peer)
+    late = await blocked(store, second, second.servers.rescue(peer))
+    await first.commit()
+    assert await late is None
+    assert await store.count("ready") == 1
+
+
+async def test_a_server_that_has_beaten_meanwhile_is_not_rescued(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    await store.claim(server)
+    peer = await store.peer(server)
+    await store.servers.beat(server, BEAT)
+    assert await store.servers.rescue(peer) is None
+    assert await store.count("lease") == 1
+
+
+async def test_a_beat_that_waits_for_the_rescue_learns_that_the_lease_is_lost(store: Store) -> None:
+    server = await store.server()
+    peer = await store.peer(server)
+    rescuer, lost = await store.another(), await store.another()
+    await rescuer.begin()
+    await rescuer.servers.rescue(peer)
+    beat = await blocked(store, lost, lost.servers.beat(server, BEAT))
+    await rescuer.commit()
+    with pytest.raises(LeaseLost):
+        await beat
+
+
+async def test_a_rescue_waits_for_a_claim_under_way_and_takes_it_back(store: Store) -> None:
+    task = await store.one()
+    server = await store.server()
+    peer = await store.peer(server)
+    claimer, rescuer = await store.another(), await store.another()
+    await claimer.begin()
+    await claimer.claim(server)
+    rescued = await blocked(store, rescuer, rescuer.servers.rescue(peer))
+    await claimer.commit()
+    assert await rescued == 1
+    assert (await store.claim_one(await store.server())).id == task.id
+
+
+async def test_a_claim_that_waits_for_the_rescue_claims_nothing(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    peer = await store.peer(server)
+    claimer, rescuer = await store.another(), await store.another()
+    await rescuer.begin()
+    await rescuer.servers.rescue(peer)
+    claim = await blocked(store, claimer, claimer.claim(server))
+    await rescuer.commit()
+    with pytest.raises(LeaseLost):
+        await claim
+    assert await store.count("ready") == 1
+
+
+@pytest.mark.parametrize(("outcome", "delay"), [("done", None), ("failed", 60.0), ("interrupted", 0.0)])
+async def test_a_rescue_waits_for_a_settlement_under_way_and_respects_it(
+    store: Store, outcome: str, delay: float | None
+) -> None:
+    await store.one()
+    server = await store.server()
+    it = await store.claim_one(server)
+    peer = await store.peer(server)
+    settler, rescuer = await store.another(), await store.another()
+    await settler.begin()
+    await settler.settle(server, ended(it, outcome, delay=delay))
+    rescued = await blocked(store, rescuer, rescuer.servers.rescue(peer))
+    await settler.commit()
+    assert await rescued == 0
+    assert await store.count("result") + await store.count("delayed") + await store.count("ready") == 1
+
+
+async def test_a_rescue_waits_for_a_settlement_of_part_of_a_lease(store: Store) -> None:
+    await store.add(2)
+    server = await store.server()
+    first, second = await store.claim(server)
+    peer = await store.peer(server)
+    settler, rescuer = await store.another(), await store.another()
+    await settler.begin()
+    await settler.settle(server, ended(first), part=[first.lease])
+    rescued = await blocked(store, rescuer, rescuer.servers.rescue(peer))
+    await settler.commit()
+    assert await rescued == 1
+    assert (await store.claim_one(await store.server())).id == second.id
+
+
+async def test_a_settlement_that_waits_for_the_rescue_is_lost(store: Store) -> None:
+    task = await store.one()
+    server = await store.server()
+    it = await store.claim_one(server)
+    peer = await store.peer(server)
+    settler, rescuer = await store.another(), await store.another()
+    await rescuer.begin()
+    await rescuer.servers.rescue(peer)
+    settled = await blocked(store, settler, settler.settle(server, ended(it)))
+    await rescuer.commit()
+    assert (await settled).lost == {task.id}
+    assert await store.state(task) == "enqueued"
+
+
+async def test_a_settlement_and_a_rescue_of_many_leases_do_not_wait_for_each_other(store: Store) -> None:
+    server = await store.server()
+    settler, rescuer = await store.another(), await store.another()
+    await store.add(60)
+    claimed = [it for _ in range(60) for it in await store.claim(server, 1)]
+    peer = await store.peer(server)
+    part = [it.lease for it in claimed[::2]]
+    settled, rescued = await asyncio.gather(
+        settler.settle(server, *(ended(it) for it in reversed(claimed)), part=part), rescuer.servers.rescue(peer)
+    )
+    assert len(settled.lost) == rescued
+
+
+async def test_only_the_open_attempts_of_a_half_settled_lease_run_again(store: Store) -> None:
+    await store.add(4)
+    server = await store.server()
+    done, retried, delayed, open_ = await store.claim(server)
+    settled = [ended(done), ended(retried, "failed", delay=0.0), ended(delayed, "failed", delay=60.0)]
+    await store.settle(server, *settled, part=[done.lease])
+    assert await store.rescue(server) == 1
+    ready = await store.rows("select id, attempt from queued_tasks.ready order by seq")
+    assert ready == [(retried.id, 2), (open_.id, 2)]
+
+
+async def test_a_retry_that_runs_elsewhere_already_is_not_started_again(store: Store) -> None:
+    task = await store.one()
+    await store.one()
+    lost, other = await store.server(), await store.server()
+    first, _ = await store.claim(lost)
+    await store.settle(lost, ended(first, "failed", delay=0.0), part=[first.lease])
+    running = await store.claim_one(other)
+    await store.rescue(lost)
+    again = await store.claim(other)
+    assert (running.id, running.attempt) == (task.id, 2)
+    assert task.id not in {it.id for it in again}
+
+
+async def test_what_was_to_be_cancelled_does_not_run_again(store: Store) -> None:
+    task = await store.one()
+    server = await store.server()
+    await store.claim(server)
+    await store.tasks.cancel([task.id], "not wanted")
+    assert await store.rescue(server) == 0
+    assert (await store.state(task), await store.count("interrupt")) == ("cancelled", 0)
+
+
+async def test_a_task_that_was_removed_meanwhile_does_no_harm_to_the_rescue(store: Store) -> None:
+    gone, task = await store.add(2)
+    server = await store.server()
+    await store.claim(server)
+    await store.rows("select queued_tasks.remove_tasks($1)", [gone.id])
+    assert await store.rescue(server) == 1
+    assert (await store.claim_one(await store.server())).id == task.id
+
+
+async def test_a_server_leaves_in_order_when_it_holds_nothing(store: Store) -> None:
+    server = await store.server()
+    await store.servers.leave(server, "stopped")
+    assert await store.count("heartbeat") == 0
+    assert await store.rows("select end_reason from queued_tasks.server") == ["stopped"]
+
+
+async def test_a_server_that_leaves_while_it_holds_leases_stays_to_be_rescued(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    await store.claim(server)
+    await store.servers.leave(server, "stopped")
+    assert await store.rescue(server) == 1
+
+
+async def test_a_repeated_registration_changes_nothing(store: Store) -> None:
+    server = await store.server()
+    await store.servers.register(server, name="server", host="host", pid=1, version="0", lock_key=None)
+    assert (await store.count("server"), await store.count("heartbeat")) == (1, 1)
