@@ -173,6 +173,13 @@ class Reconnect(Coalesced):
     """The listening connection is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Schedules:
+    """What the application declares to run by the clock."""
+
+    declared: tuple[wire.Schedule, ...]
+
+
 ClaimerMessage: TypeAlias = Tick | Wake | Go | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
 WorkerMessage: TypeAlias = Tick | Place | Activate | Wishes | Drain | Died | wire.FromWorker
 SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Go | Tick
@@ -181,4 +188,5 @@ DeskMessage: TypeAlias = Asked
 KeeperMessage: TypeAlias = Tick
 ListenerMessage: TypeAlias = Tick | Reconnect
 JanitorMessage: TypeAlias = Tick | Wake | PeersChanged
+SchedulerMessage: TypeAlias = Tick | Schedules
 SupervisorMessage: TypeAlias = Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | Wishes

@@ -26,7 +26,14 @@ LONGEST_PAUSE = 5.0  # seconds between two tries to reach PostgreSQL
 
 
 async def run(
-    settings: Settings, *, dsn: str, app: str | None, app_dir: str | None, name: str | None, lifespan: bool
+    settings: Settings,
+    *,
+    dsn: str,
+    app: str | None,
+    app_dir: str | None,
+    name: str | None,
+    lifespan: bool,
+    scheduler: bool = True,
 ) -> int:
     """Run this host's server until SIGTERM or SIGINT; return its exit code.
 
@@ -38,7 +45,7 @@ async def run(
         ConfigurationError: the probes' port can't be used.
     """
     configure(settings.log_format)
-    server = _Server(settings, dsn, Application(app, app_dir, lifespan), name or socket.gethostname())
+    server = _Server(settings, dsn, Application(app, app_dir, lifespan, scheduler), name or socket.gethostname())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.signalled)
     return await server.run()

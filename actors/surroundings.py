@@ -14,10 +14,14 @@ from typing import Final
 
 from loguru import logger
 
+from ..runtime import wire
 from ..runtime.backend import Backend
 from ..runtime.errors import ConfigurationError
+from ..runtime.execute import added_of
 from ..runtime.functions import AllowList
 from ..runtime.hooks import on_worker_start, on_worker_stop, run_all
+from ..runtime.schedule import declared_schedules
+from ..runtime.settings import Settings
 from ..runtime.wire import WorkerArgument
 from .worker_backend import queue_outside_tasks
 
@@ -37,6 +41,17 @@ class Surroundings:
         self._backend = backend
         self._leave: asyncio.Event | None = None
         self._life: asyncio.Task[None] | None = None
+
+    def schedules(self) -> list[wire.Schedule]:
+        """What the application declares to run by the clock. Raises what is wrong with it."""
+        declared = declared_schedules()
+        if not declared:
+            return []
+        settings = Settings()
+        return [
+            wire.Schedule(spec.name, spec.cron, spec.timezone, spec.catch_up, added_of(spec.task(settings)))
+            for spec in declared
+        ]
 
     async def open(self) -> None:
         """Enter the lifespan, call the start hooks; raises what they raise."""

@@ -16,7 +16,9 @@ from ..runtime.announce import Announcer, wake_topic
 from ..runtime.direct import DirectBackend
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.settings import Settings
+from ..runtime.signing import Signer
 from ..runtime.store.link import Link
+from ..runtime.store.schedules import ScheduleStore
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.tasks import TaskStore
 from ..runtime.store.upkeep import Upkeep
@@ -36,12 +38,14 @@ from .messages import (
     KeeperMessage,
     ListenerMessage,
     RecorderMessage,
+    SchedulerMessage,
     SettlerMessage,
     SupervisorMessage,
     Tick,
     WorkerMessage,
 )
 from .recorder import Recorder
+from .scheduler import Scheduler
 from .settler import Settler
 from .supervisor import Supervisor
 from .vitals import Vitals
@@ -55,11 +59,12 @@ FIRST_PAUSE = 0.02  # seconds after which a claim that found nothing is repeated
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What the workers run: see wire.WorkerArgument."""
+    """What the workers run: see wire.WorkerArgument. `scheduler`: this server fires its schedules."""
 
     app: str | None
     app_dir: str | None
     lifespan: bool
+    scheduler: bool = True
 
 
 @dataclass(slots=True)
@@ -111,6 +116,7 @@ class Actors:
     claimer: ActorRef[ClaimerMessage]
     keeper: ActorRef[KeeperMessage]
     janitor: ActorRef[JanitorMessage]
+    scheduler: ActorRef[SchedulerMessage] | None
     listener: ActorRef[ListenerMessage]
     supervisor: ActorRef[SupervisorMessage]
 
@@ -121,6 +127,7 @@ class Actors:
         self._start_what_records()
         self._start_what_claims()
         self._start_what_keeps()
+        self.scheduler = self._start_scheduler() if our.application.scheduler else None
         self._start_what_works(gone)
         self._wind_the_clock()
 
@@ -191,6 +198,20 @@ class Actors:
             ),
         )
 
+    def _start_scheduler(self) -> ActorRef[SchedulerMessage]:
+        our, schedules = self._our, dict[str, wire.Schedule]()
+        secret = our.settings.secret_key
+        return self._tree.start(
+            "scheduler",
+            lambda: Scheduler(
+                schedules,
+                ScheduleStore(our.links.settle),
+                self._announcements().lined,
+                None if secret is None else Signer.of(secret.get_secret_value()),
+                retention=our.settings.retention_days * 86_400,
+            ),
+        )
+
     def _start_what_works(self, gone: Callable[[], None]) -> None:
         workers = self._our.settings.max_workers
         self.supervisor = self._tree.start(
@@ -210,7 +231,7 @@ class Actors:
     def _start_worker(self, number: int, sync: bool, standby: bool) -> ActorRef[WorkerMessage]:
         our = self._our
         argument = _worker_argument(sync, our.application, our.settings)
-        colleagues = Colleagues(self.supervisor, self.claimer, self.settler, self.recorder, self.desk)
+        colleagues = Colleagues(self.supervisor, self.claimer, self.settler, self.recorder, self.desk, self.scheduler)
         entry = sync_worker_main.main if sync else worker_main.main
         ref: ActorRef[WorkerMessage] = self._tree.start(
             f"worker {number}",
@@ -227,6 +248,8 @@ class Actors:
         self._tree.every(self.settler, 0.5, Tick())
         self._tree.every(self.janitor, 1.0, Tick())
         self._tree.every(self.listener, 1.0, Tick())
+        if self.scheduler is not None:
+            self._tree.every(self.scheduler, 0.5, Tick())
         self._tree.every(self.supervisor, 0.5, Tick())
 
     def _announcements(self) -> Announcements:

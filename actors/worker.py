@@ -28,6 +28,8 @@ from .messages import (
     Outcomes,
     Place,
     RecorderMessage,
+    SchedulerMessage,
+    Schedules,
     SettlerMessage,
     SupervisorMessage,
     Tick,
@@ -58,6 +60,7 @@ class Colleagues(msgspec.Struct, frozen=True):
     settler: ActorRef[SettlerMessage]
     recorder: ActorRef[RecorderMessage]
     desk: ActorRef[DeskMessage]
+    scheduler: ActorRef[SchedulerMessage] | None = None
 
 
 class Held(msgspec.Struct):
@@ -127,7 +130,9 @@ class Worker(Actor[WorkerMessage]):
                 self._vitals.memory[self._number] = memory
             case wire.Call():
                 self._tell.desk.tell(Asked(message, self._process.send))
-            case wire.Ready():
+            case wire.Ready(schedules):
+                if self._tell.scheduler is not None and self._argument.kind == "async":
+                    self._tell.scheduler.tell(Schedules(tuple(schedules)))
                 self._tell.supervisor.tell(WorkerReady(self._number))
                 if not self._standby:
                     self._process.send(wire.Activate())

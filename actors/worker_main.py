@@ -76,7 +76,7 @@ class AsyncWorker:
             self._workplace.app = surroundings.app
             self._functions = Functions(surroundings.allowed, self._capture.install)
             self._capture.install()
-            self._mailbox.send(wire.Ready())
+            self._mailbox.send(wire.Ready(surroundings.schedules()))
             await self._activate.wait()
             if not self._draining:
                 await surroundings.open()

@@ -160,8 +160,20 @@ ToWorker: TypeAlias = Run | Activate | Interrupt | Drain | Ping | Answer
 # ---- from the worker
 
 
+class Schedule(msgspec.Struct, array_like=True, frozen=True):
+    """Something to run by the clock; `task` is what a fire adds, but for its id."""
+
+    name: str
+    cron: str
+    timezone: str
+    catch_up: bool
+    task: Added
+
+
 class Ready(msgspec.Struct, tag="ready", array_like=True):
-    """The application is imported."""
+    """The application is imported; an async worker says what it declares to run by the clock."""
+
+    schedules: list[Schedule] = []
 
 
 class Active(msgspec.Struct, tag="active", array_like=True):

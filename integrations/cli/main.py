@@ -13,6 +13,7 @@ import typer
 
 from ...runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ...runtime.task import TaskState
+from .scheduler import scheduler
 
 app = typer.Typer(
     name="queued-tasks",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 tasks = typer.Typer(help="Look at tasks, and retry them.", no_args_is_help=True)
 app.add_typer(tasks, name="tasks", rich_help_panel="Look")
+app.add_typer(scheduler, name="scheduler", rich_help_panel="Look")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -70,6 +72,7 @@ def start(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks at a time in a worker (default: 100).")] = None,
     name: Annotated[str | None, typer.Option(help="The server's name (default: the host's).")] = None,
     lifespan: Annotated[bool, typer.Option("--lifespan", help="Run the app's lifespan in each worker.")] = False,
+    no_scheduler: Annotated[bool, typer.Option("--no-scheduler", help="Leave schedules to other servers.")] = False,
     with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tasks: the server of this host."""
@@ -83,6 +86,7 @@ def start(
             concurrency=concurrency,
             name=name,
             lifespan=lifespan,
+            scheduler=not no_scheduler,
             parent=with_parent,
         )
     )

@@ -26,13 +26,14 @@ def start(
     concurrency: int | None,
     name: str | None,
     lifespan: bool,
+    scheduler: bool,
     parent: int | None,
 ) -> int:
     """Run the server of this host until it is told to leave; return its exit code."""
     if parent is not None:
         leave_with(parent)
     settings = _settings(app=app, max_workers=workers, concurrency=concurrency)
-    return uvloop.run(_start(settings, _folder(app_dir), name, lifespan))
+    return uvloop.run(_start(settings, _folder(app_dir), name, lifespan, scheduler))
 
 
 def serve(*, app: str | None, app_dir: Path | None, workers: int | None, host: str, port: int) -> int:
@@ -70,7 +71,7 @@ def require_uvicorn(command: str) -> None:
         raise ConfigurationError(f"`queued-tasks {command}` needs uvicorn, which is not installed: pip install uvicorn")
 
 
-async def _start(settings: Settings, folder: Path, name: str | None, lifespan: bool) -> int:
+async def _start(settings: Settings, folder: Path, name: str | None, lifespan: bool, scheduler: bool) -> int:
     from ...actors.console import configure
     from ...actors.server import run
 
@@ -79,7 +80,15 @@ async def _start(settings: Settings, folder: Path, name: str | None, lifespan: b
         dsn = await prepare(settings)
     except DatabaseUnavailable:
         dsn = await resolve(settings)  # the server waits for it, and says so
-    return await run(settings, dsn=dsn, app=_app(settings, folder), app_dir=str(folder), name=name, lifespan=lifespan)
+    return await run(
+        settings,
+        dsn=dsn,
+        app=_app(settings, folder),
+        app_dir=str(folder),
+        name=name,
+        lifespan=lifespan,
+        scheduler=scheduler,
+    )
 
 
 async def _serve(settings: Settings, app: str, folder: Path, workers: int | None, host: str, port: int) -> int:
