@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from ..runtime.actor import ActorRef
 from ..runtime.announce import Announcer
-from .messages import ClaimerMessage, Wake
-
-_ANY_LANE = 0
+from .messages import ANY_LANE, ClaimerMessage, DueIn, JanitorMessage, Wake
 
 
 class Announcements:
-    """With notifications off (`announcer` None) only the own claimer hears of it."""
+    """With notifications off (`announcer` None) only the own actors hear of it."""
 
-    def __init__(self, claimer: ActorRef[ClaimerMessage], announcer: Announcer | None) -> None:
+    def __init__(
+        self, claimer: ActorRef[ClaimerMessage], janitor: ActorRef[JanitorMessage], announcer: Announcer | None
+    ) -> None:
         self._claimer = claimer
+        self._janitor = janitor
         self._announcer = announcer
 
     def lined(self, count: int) -> None:
@@ -23,7 +24,11 @@ class Announcements:
         if count:
             self._claimer.tell(Wake())
             if self._announcer is not None:
-                self._announcer.lined({_ANY_LANE: count})
+                self._announcer.lined({ANY_LANE: count})
+
+    def delayed(self, seconds: float) -> None:
+        """A task is due in so many seconds. The others look every now and then; it is only this server that hurries."""
+        self._janitor.tell(DueIn(seconds))
 
     def ended(self, told: Mapping[str, Iterable[str]]) -> None:
         """Tasks ended: their ids by the topic of those who wait for them."""

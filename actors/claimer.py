@@ -18,11 +18,13 @@ from ..runtime.store.lanes import Lane
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import Claimed, ServerId
 from .messages import (
+    ANY_LANE,
     ClaimerMessage,
     Drain,
     Freed,
     Go,
     Opened,
+    Parted,
     PeersChanged,
     Place,
     SettlerMessage,
@@ -38,6 +40,7 @@ from .messages import (
 from .vitals import Vitals
 
 RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
+AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
 
 
 class Claimer(Actor[ClaimerMessage]):
@@ -70,7 +73,9 @@ class Claimer(Actor[ClaimerMessage]):
         self._kinds = {sync: _Kind(LookBack(full_pass_interval)) for sync in (False, True)}
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
-        self._newest_lane = -1
+        self._newest_lane = -1  # that is known here
+        self._told_lane = 0  # the newest that others have told of
+        self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
         self._doubtful: list[UUID] = []
         self._draining = False
 
@@ -82,7 +87,8 @@ class Claimer(Actor[ClaimerMessage]):
             case Go():
                 await self._act()
             case Wake(newest_lane):
-                await self._learn_lanes(newest_lane)
+                self._told_lane = max(self._told_lane, newest_lane)
+                self._lanes_changed |= newest_lane == ANY_LANE
                 self._look_again()
             case Tick():
                 now = time.monotonic()
@@ -94,13 +100,17 @@ class Claimer(Actor[ClaimerMessage]):
                 self._kinds[sync].rooms[worker] = Room(slots)
                 self._kinds[sync].empty = False
                 self.ref.tell(Go())
-            case WorkerLeft(worker):
+            case WorkerLeft(worker, ref):
                 self._refs.pop(worker, None)
                 for kind in self._kinds.values():
                     kind.rooms.pop(worker, None)
+                    kind.freed_at.pop(worker, None)
+                ref.tell(Parted())
                 self._count()
             case PeersChanged(_, newest_lane):
-                await self._learn_lanes(newest_lane)
+                self._told_lane = max(self._told_lane, newest_lane)
+                if newest_lane > self._newest_lane:
+                    self._look_again()
             case Drain():
                 self._draining = True
             case _:
@@ -120,17 +130,26 @@ class Claimer(Actor[ClaimerMessage]):
     async def _act(self) -> None:
         if self._draining:
             return
-        for sync, kind in self._kinds.items():
-            want = balance.wanted(kind.rooms)
-            if want and not kind.empty:
-                try:
+        try:
+            await self._return_doubtful()
+            await self._learn_lanes()
+            for sync, kind in self._kinds.items():
+                want = balance.wanted(kind.rooms)
+                if want and not kind.empty:
                     await self._claim(sync, kind, want)
-                except DatabaseUnavailable:
-                    kind.empty = True  # until the next tick or wake-up
+        except DatabaseUnavailable:
+            self._vitals.can_claim = False
+            for kind in self._kinds.values():
+                kind.empty = True
+                kind.look_at = time.monotonic() + AWAY_PAUSE
+        else:
+            self._vitals.can_claim = True
 
     async def _claim(self, sync: bool, kind: _Kind, want: int) -> None:
-        await self._return_doubtful()
         lanes = [lane for lane in self._store.lanes if lane.sync == sync]
+        if not lanes:
+            kind.empty = True
+            return
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
@@ -146,10 +165,11 @@ class Claimer(Actor[ClaimerMessage]):
         kind.look_back.done(reach, ended, ended - began)
         kind.short = len(claimed) < want
         kind.found(len(claimed), ended, self._pause, self._polling_interval)
-        self._vitals.claimed_at = ended
         if claimed:
             claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
             self._place(lease, claimed, kind.rooms)
+        kind.empty = not claimed and not self._lanes_changed
+        if not kind.empty:
             self.ref.tell(Go())
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
@@ -179,18 +199,18 @@ class Claimer(Actor[ClaimerMessage]):
         while self._doubtful:
             await self._store.drop_lease(self._server, self._doubtful[-1])
             self._doubtful.pop()
+            self._lanes_changed = True
 
-    async def _learn_lanes(self, newest: int) -> None:
-        if newest <= self._newest_lane:
+    async def _learn_lanes(self) -> None:
+        short = any(kind.short for kind in self._kinds.values() if kind.rooms)
+        # A lane that may be new is worth a query only to a worker that finds nothing in those that are known.
+        if self._told_lane <= self._newest_lane and not (self._lanes_changed and short):
             return
-        try:
-            await self._store.lanes.refresh()
-        except DatabaseUnavailable:
-            return
-        self._newest_lane = newest
+        await self._store.lanes.refresh()
+        self._lanes_changed = False
+        self._newest_lane = max((lane.id for lane in self._store.lanes), default=0)
         if any(lane.sync for lane in self._store.lanes):
             self._supervisor.tell(SyncWanted())
-        self._look_again()
 
     def _look_again(self) -> None:
         for kind in self._kinds.values():
@@ -217,8 +237,7 @@ class _Kind:
 
     def found(self, count: int, now: float, first_pause: float, longest_pause: float) -> None:
         """A claim returned so many; after nothing the next look waits, each time longer."""
-        self.empty = count == 0
-        self.pause = min(max(self.pause * 2, first_pause), longest_pause) if self.empty else 0.0
+        self.pause = 0.0 if count else min(max(self.pause * 2, first_pause), longest_pause)
         self.look_at = now + self.pause
 
 

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from typing import assert_never
 from uuid import UUID
 
 import msgspec
+from loguru import logger
 
 from ..runtime import wire
 from ..runtime.actor import Actor
 from ..runtime.backend import Backend
+from ..runtime.direct import DirectBackend
 from ..runtime.errors import QueuedTasksError, TaskNotFound
 from ..runtime.task import NewTask, TaskState
-from .messages import Asked, DeskMessage
+from .messages import Asked, AskerGone, DeskMessage
 
 
 class Desk(Actor[DeskMessage]):
     """Answers each call when its answer is there, in any order: a wait may take hours."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: DirectBackend) -> None:
         self._backend = backend
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], int] = {}  # with the worker that asked
 
     async def stopped(self) -> None:
         for call in self._calls:
             call.cancel()
         if self._calls:
             await asyncio.wait(self._calls)
+        await self._backend.leave()
 
     async def receive(self, message: DeskMessage) -> None:
-        call = asyncio.get_running_loop().create_task(self._answer(message))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        match message:
+            case Asked():
+                call = asyncio.get_running_loop().create_task(self._answer(message))
+                self._calls[call] = message.worker
+                call.add_done_callback(self._calls.pop)
+            case AskerGone(worker):
+                for call in [call for call, asker in self._calls.items() if asker == worker]:
+                    call.cancel()
+            case _:
+                assert_never(message)
 
     async def _answer(self, asked: Asked) -> None:
         call = asked.call
@@ -41,6 +52,9 @@ class Desk(Actor[DeskMessage]):
             value = await _carry_out(self._backend, call.verb, arguments, added)
             answer = wire.Answer(call.call, value=msgspec.json.encode(value).decode())
         except (QueuedTasksError, TimeoutError) as error:
+            answer = wire.Answer(call.call, error=type(error).__name__, text=str(error))
+        except Exception as error:  # whoever asked must not wait for ever
+            logger.opt(exception=error).error("the call {} of worker {} failed", call.verb, asked.worker)
             answer = wire.Answer(call.call, error=type(error).__name__, text=str(error))
         asked.answer(answer)
 

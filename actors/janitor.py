@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import assert_never
 
@@ -13,10 +14,12 @@ from ..runtime.store.servers import ServerStore
 from ..runtime.store.upkeep import Upkeep
 from ..runtime.task import ServerId
 from .announcements import Announcements
-from .messages import JanitorMessage, PeersChanged, Tick, Wake
+from .messages import DueIn, JanitorMessage, PeersChanged, Tick, Wake
 from .watch import Watch
 
 LOOK_FOR_DUE = 2.0  # seconds between two looks at the delayed tasks, unless one is known to be due sooner
+LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
+LOOK_AT_PEERS = 0.9  # seconds, a little less than a tick
 SWEEP_EVERY = 30.0  # seconds
 PRUNE_EVERY = 60.0  # seconds
 BATCH = 1_000  # tasks
@@ -40,14 +43,18 @@ class Janitor(Actor[JanitorMessage]):
         self._announcements = announcements
         self._retention = retention
         self._watch = Watch(server, lease_ttl)
+        self._alarm: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._due_at = 0.0
-        self._sweep_at = time.monotonic() + SWEEP_EVERY
+        self._sweep_at = 0.0
         self._prune_at = time.monotonic() + PRUNE_EVERY
 
     async def receive(self, message: JanitorMessage) -> None:
         match message:
             case PeersChanged(peers):
                 self._watch.hear(peers, time.monotonic())
+            case DueIn(seconds):
+                self._set_alarm(seconds)
             case Wake():
                 self._due_at = 0.0
                 await self._do_what_is_due()
@@ -56,10 +63,16 @@ class Janitor(Actor[JanitorMessage]):
             case _:
                 assert_never(message)
 
+    async def stopped(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
     async def _do_what_is_due(self) -> None:
         now = time.monotonic()
         try:
-            await self._rescue(now)
+            if now >= self._look_at:
+                self._look_at = now + LOOK_AT_PEERS
+                await self._rescue(now)
             if now >= self._due_at:
                 await self._promote(now)
             if now >= self._sweep_at:
@@ -80,10 +93,27 @@ class Janitor(Actor[JanitorMessage]):
 
     async def _promote(self, now: float) -> None:
         lined, next_in = await self._upkeep.promote(BATCH)
-        self._due_at = now + max(0.0, min(LOOK_FOR_DUE, LOOK_FOR_DUE if next_in is None else next_in))
+        self._due_at = now + LOOK_FOR_DUE
+        if next_in is not None:
+            self._set_alarm(next_in)
         self._announcements.lined(lined)
 
+    def _set_alarm(self, seconds: float) -> None:
+        """Look at the delayed tasks then, unless that is to happen sooner."""
+        if seconds >= LOOK_FOR_DUE:
+            return
+        now = asyncio.get_running_loop().time()
+        if self._alarm is not None:
+            if now < self._alarm.when() <= now + seconds:
+                return
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0) + LATENESS, self.ref.tell, Wake())
+
     async def _sweep(self) -> None:
+        for peer in await self._servers.orphaned():
+            if lined := await self._servers.rescue(peer):
+                logger.warning("server {} ({}) left {} tasks behind: they run again", peer.name, peer.id, lined)
+                self._announcements.lined(lined)
         if found := await self._upkeep.sweep_children(BATCH):
             logger.warning("{} waiting tasks had no open parent left and were let go", found)
             self._announcements.lined(found)

@@ -54,6 +54,7 @@ class Keeper(Actor[KeeperMessage]):
             if not self._away:
                 logger.warning("PostgreSQL is away: work goes on, claims wait ({})", error)
             self._away = True
+            self._vitals.beat_at = None
             return
         if self._away:
             logger.info("PostgreSQL is back")

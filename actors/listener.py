@@ -7,10 +7,23 @@ from typing import assert_never
 from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
+from ..runtime.announce import WISH
+from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.topics import Topics
 from .identity import Identity
-from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, ListenerMessage, Reconnect, Tick, Wake
+from .messages import (
+    ANY_LANE,
+    ClaimerMessage,
+    JanitorMessage,
+    KeeperMessage,
+    ListenerMessage,
+    Recheck,
+    Reconnect,
+    SettlerMessage,
+    Tick,
+    Wake,
+)
 
 PROBE_EVERY = 10  # ticks
 
@@ -29,6 +42,8 @@ class Listener(Actor[ListenerMessage]):
         claimer: ActorRef[ClaimerMessage],
         janitor: ActorRef[JanitorMessage],
         keeper: ActorRef[KeeperMessage],
+        settler: ActorRef[SettlerMessage],
+        ear: SharedEar,
         *,
         topic: str | None,
     ) -> None:
@@ -36,6 +51,8 @@ class Listener(Actor[ListenerMessage]):
         self._claimer = claimer
         self._janitor = janitor
         self._keeper = keeper
+        self._settler = settler
+        self._ear = ear
         self._topic = topic
         self._topics = Topics(
             dsn,
@@ -64,6 +81,7 @@ class Listener(Actor[ListenerMessage]):
 
     async def _connect(self) -> None:
         self._open = False
+        self._ear.listens(False)
         # A key of its own for every session: the one before may still be held by a connection that hangs.
         key = self._identity.renew_lock_key()
         try:
@@ -74,7 +92,11 @@ class Listener(Actor[ListenerMessage]):
             return
         self._open = True
         self._keeper.tell(Tick())  # peers are to know the new key
-        self._claimer.tell(Wake())  # what was said meanwhile went unheard
+        # what was said meanwhile went unheard
+        self._claimer.tell(Wake())
+        self._janitor.tell(Wake())
+        self._settler.tell(Recheck())
+        self._ear.listens(self._topic is not None)
 
     async def _look_after(self) -> None:
         """A half-open connection looks alive until somebody asks; one that could not be opened is tried again."""
@@ -88,8 +110,10 @@ class Listener(Actor[ListenerMessage]):
                 await self._connect()
 
     def _notified(self, topic: str, payload: str) -> None:
-        if topic == self._identity.topic:
+        if topic == self._identity.topic and payload == WISH:
             self._keeper.tell(Tick())
+        elif topic == self._identity.topic:
+            self._ear.hear(payload)
         elif payload == "delayed":
             self._janitor.tell(Wake())
         else:
@@ -99,4 +123,4 @@ class Listener(Actor[ListenerMessage]):
 def _newest_lane(payload: str) -> int:
     """The highest lane of a wake-up such as `7:1 9:20`: how many tasks came into which lane."""
     lanes = (word.partition(":")[0] for word in payload.split())
-    return max((int(lane) for lane in lanes if lane.isdecimal()), default=0)
+    return max((int(lane) for lane in lanes if lane.isdecimal()), default=ANY_LANE)

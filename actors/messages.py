@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Coalesced
 from ..runtime.store.servers import Peer
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
+
+ANY_LANE: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,9 @@ class Tick(Coalesced):
 
 @dataclass(frozen=True, slots=True)
 class Wake(Coalesced):
-    """Something may be claimable, perhaps in a lane as new as `newest_lane`."""
+    """Something may be claimable, perhaps in a lane as new as `newest_lane`; ANY_LANE: nobody knows in which."""
 
-    newest_lane: int = 0
+    newest_lane: int = ANY_LANE
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,15 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLeft:
-    """A worker takes no more work."""
+    """A worker takes no more work; the answer to `ref` is Parted."""
 
     worker: int
+    ref: ActorRef[WorkerMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """The claimer has placed with a worker all that it ever will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,13 @@ class WorkerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerOver:
+    """Nothing can come for a worker that is gone: its actor may be stopped."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class SyncWanted(Coalesced):
     """There are tasks for sync workers."""
 
@@ -126,12 +141,25 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How attempts ended, with what is to be written in the same transaction."""
+    """How attempts ended, with what is to be written in the same transaction: `alone`, or with others."""
 
     settled: list[Settled]
     contexts: list[ContextWrite]
     logs: list[LogWrite]
     added: list[tuple[UUID, list[NewTask]]]
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck(Coalesced):
+    """The connection to PostgreSQL was lost: a crash may have taken recent claims with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesGone:
+    """The database knows nothing of these claims: their tasks stand in line again, or run elsewhere."""
+
+    leases: frozenset[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +178,38 @@ class Writes:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """A context whose attempt goes on only once it is stored; `answer` sends to its worker, `call` is the question."""
+
+    write: ContextWrite
+    call: int
+    answer: Callable[[wire.Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A worker asks for something that needs the database; `answer` sends to it."""
 
     call: wire.Call
+    worker: int
     answer: Callable[[wire.Answer], None]
 
 
+@dataclass(frozen=True, slots=True)
+class AskerGone:
+    """A worker died: nobody waits for answers to what it asked."""
+
+    worker: int
+
+
 # ---- about the cluster
+
+
+@dataclass(frozen=True, slots=True)
+class DueIn:
+    """A task was put off for so many seconds."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +233,14 @@ class Schedules:
 
 
 ClaimerMessage: TypeAlias = Tick | Wake | Go | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
-WorkerMessage: TypeAlias = Tick | Place | Activate | Wishes | Drain | Died | wire.FromWorker
-SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Go | Tick
-RecorderMessage: TypeAlias = Writes
-DeskMessage: TypeAlias = Asked
+WorkerMessage: TypeAlias = Tick | Place | Activate | Wishes | LeasesGone | Drain | Died | Parted | wire.FromWorker
+SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Recheck | Go | Tick
+RecorderMessage: TypeAlias = Writes | Commit | Go
+DeskMessage: TypeAlias = Asked | AskerGone
 KeeperMessage: TypeAlias = Tick
 ListenerMessage: TypeAlias = Tick | Reconnect
-JanitorMessage: TypeAlias = Tick | Wake | PeersChanged
+JanitorMessage: TypeAlias = Tick | Wake | DueIn | PeersChanged
 SchedulerMessage: TypeAlias = Tick | Schedules
-SupervisorMessage: TypeAlias = Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | Wishes
+SupervisorMessage: TypeAlias = (
+    Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | WorkerOver | Wishes | LeasesGone
+)

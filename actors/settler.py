@@ -6,20 +6,36 @@ Decides nothing: what an outcome means is in lifecycle.py, whether it still coun
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import assert_never
 from uuid import UUID
 
+import msgspec
 from loguru import logger
 
-from ..runtime.actor import Actor
-from ..runtime.errors import DatabaseUnavailable
-from ..runtime.store.tasks import TaskStore
-from ..runtime.task import Claimed, ServerId
+from ..runtime.actor import Actor, ActorRef
+from ..runtime.errors import DatabaseUnavailable, QueuedTasksError
+from ..runtime.lifecycle import refused
+from ..runtime.store.servers import ServerStore
+from ..runtime.store.tasks import Settlement, TaskStore
+from ..runtime.task import Claimed, ServerId, Settled
 from .announcements import Announcements
-from .messages import Go, Opened, Outcomes, SettlerMessage, Tick, Unstarted
+from .messages import (
+    Go,
+    LeasesGone,
+    Opened,
+    Outcomes,
+    Recheck,
+    SettlerMessage,
+    SupervisorMessage,
+    Tick,
+    Unstarted,
+)
 from .vitals import Vitals
 
 MOST_AT_ONCE = 1_000  # attempts in one transaction
+LARGEST = 16 * 1024 * 1024  # characters of results in one transaction, if that is more than one attempt
 
 
 class Settler(Actor[SettlerMessage]):
@@ -28,14 +44,25 @@ class Settler(Actor[SettlerMessage]):
     While PostgreSQL is away it keeps everything and tries again on each tick.
     """
 
-    def __init__(self, store: TaskStore, server: ServerId, announcements: Announcements, vitals: Vitals) -> None:
+    def __init__(
+        self,
+        store: TaskStore,
+        servers: ServerStore,
+        server: ServerId,
+        announcements: Announcements,
+        supervisor: ActorRef[SupervisorMessage],
+        vitals: Vitals,
+    ) -> None:
         self._store = store
+        self._servers = servers
         self._server = server
         self._announcements = announcements
+        self._supervisor = supervisor
         self._vitals = vitals
         self._open: Counter[UUID] = Counter()  # attempts by lease that are neither recorded nor given back
         self._ended: list[Outcomes] = []
         self._unstarted: list[Claimed] = []
+        self._recheck = False
 
     async def receive(self, message: SettlerMessage) -> None:
         match message:
@@ -46,6 +73,9 @@ class Settler(Actor[SettlerMessage]):
                 self.ref.tell(Go())
             case Unstarted(attempts):
                 self._unstarted += attempts
+                self.ref.tell(Go())
+            case Recheck():
+                self._recheck = True
                 self.ref.tell(Go())
             case Go() | Tick():
                 await self._flush()
@@ -60,58 +90,127 @@ class Settler(Actor[SettlerMessage]):
     async def _flush(self) -> None:
         try:
             while self._ended:
-                await self._settle()
+                await self._settle(self._next_batch())
             if self._unstarted:
                 await self._give_back()
+            if self._recheck:
+                await self._compare_leases()
         except DatabaseUnavailable:
             return
 
-    async def _settle(self) -> None:
-        batch = self._next_batch()
+    async def _settle(self, batch: list[Outcomes]) -> None:
         settled = [end for outcomes in batch for end in outcomes.settled]
         leases = Counter(end.lease for end in settled)
-        full, part = self._full_and_part(leases)
-        settlement = await self._store.settle(
-            self._server,
-            settled,
-            full=full,
-            part=part,
-            contexts=[write for outcomes in batch for write in outcomes.contexts],
-            logs=[line for outcomes in batch for line in outcomes.logs],
-            added=[added for outcomes in batch for added in outcomes.added],
-        )
+        try:
+            settlement = await self._write(batch, settled, leases)
+        except QueuedTasksError:
+            raise
+        except Exception as error:  # what the database says of a row that it doesn't take
+            if batch[0].alone and _is_bare(batch[0]):
+                raise
+            self._ended[: len(batch)] = _divided(batch, error)
+            return
         del self._ended[: len(batch)]
         self._close(leases)
         self._vitals.settled += len(settled) - len(settlement.lost)
         if settlement.lost:
             self._vitals.lost += len(settlement.lost)
             logger.warning("{} attempts were lost to a rescue: their outcomes are not recorded", len(settlement.lost))
+        self._announce(batch, settled, settlement)
+
+    async def _write(self, batch: list[Outcomes], settled: Sequence[Settled], leases: Counter[UUID]) -> Settlement:
+        full = self._full(leases)
+        return await self._store.settle(
+            self._server,
+            settled,
+            full=full,
+            part=list(leases.keys() - set(full)),
+            contexts=[write for outcomes in batch for write in outcomes.contexts],
+            logs=[line for outcomes in batch for line in outcomes.logs],
+            added=[added for outcomes in batch for added in outcomes.added],
+        )
+
+    def _announce(self, batch: list[Outcomes], settled: Sequence[Settled], settlement: Settlement) -> None:
         self._announcements.lined(settlement.lined)
         self._announcements.ended(settlement.told)
+        delays = [end.delay for end in settled if end.delay]
+        for _, tasks in (added for outcomes in batch for added in outcomes.added):
+            delays += [(task.run_at - datetime.now(UTC)).total_seconds() for task in tasks if task.run_at]
+        if delays:
+            self._announcements.delayed(min(delays))
 
     async def _give_back(self) -> None:
         unstarted = list(self._unstarted)
         leases = Counter(claimed.lease for claimed in unstarted)
-        full, _ = self._full_and_part(leases)
-        lined = await self._store.give_back(self._server, [claimed.id for claimed in unstarted], full=full)
+        lined = await self._store.give_back(
+            self._server, [claimed.id for claimed in unstarted], full=self._full(leases)
+        )
         del self._unstarted[: len(unstarted)]
         self._close(leases)
         self._announcements.lined(lined)
 
+    async def _compare_leases(self) -> None:
+        """Claims are committed asynchronously: a crash of PostgreSQL may have undone some that we act on."""
+        if self._open:
+            gone = frozenset(self._open.keys() - await self._servers.held_leases(self._server))
+            if gone:
+                logger.warning(
+                    "PostgreSQL lost {} claims in a crash: what runs of them is interrupted", len(gone)
+                )
+                self._supervisor.tell(LeasesGone(gone))
+        self._recheck = False
+
     def _next_batch(self) -> list[Outcomes]:
-        size = 0
-        for place, outcomes in enumerate(self._ended, start=1):
-            size += len(outcomes.settled)
-            if size >= MOST_AT_ONCE:
+        count = size = 0
+        for place, outcomes in enumerate(self._ended):
+            count += len(outcomes.settled)
+            size += sum(len(end.result or "") for end in outcomes.settled)
+            if place and (count > MOST_AT_ONCE or size > LARGEST or outcomes.alone or self._ended[0].alone):
                 return self._ended[:place]
         return list(self._ended)
 
-    def _full_and_part(self, leases: Counter[UUID]) -> tuple[list[UUID], list[UUID]]:
-        full = [lease for lease, ended in leases.items() if self._open[lease] <= ended]
-        return full, list(leases.keys() - set(full))
+    def _full(self, leases: Counter[UUID]) -> list[UUID]:
+        """The leases that have nothing open after these attempts."""
+        return [lease for lease, ended in leases.items() if self._open[lease] <= ended]
 
     def _close(self, leases: Counter[UUID]) -> None:
         self._open.subtract(leases)
         for lease in leases:
             if self._open[lease] <= 0:
                 del self._open[lease]
+
+
+def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
+    """The attempts of a refused batch one by one; a lone one without what the database may have refused."""
+    if batch[0].alone:
+        return [Outcomes([_unstorable(end, error) for end in batch[0].settled], [], [], [], alone=True)]
+    return [
+        Outcomes(
+            [end],
+            [write for write in outcomes.contexts if write.claimed.id == end.id],
+            [line for line in outcomes.logs if line.claimed.id == end.id],
+            [added for added in outcomes.added if added[0] == end.id],
+            alone=True,
+        )
+        for outcomes in batch
+        for end in outcomes.settled
+    ]
+
+
+def _unstorable(end: Settled, error: Exception) -> Settled:
+    verdict = refused("SerializationError", error)
+    return msgspec.structs.replace(
+        end,
+        outcome=verdict.outcome,
+        delay=None,
+        result=None,
+        exception_name=verdict.exception_name,
+        exception_message=f"PostgreSQL refused what is to be recorded of the task: {verdict.exception_message}",
+        exception_traceback=None,
+    )
+
+
+def _is_bare(outcomes: Outcomes) -> bool:
+    return not (outcomes.contexts or outcomes.logs or outcomes.added) and all(
+        end.result is None and end.exception_traceback is None for end in outcomes.settled
+    )

@@ -13,10 +13,11 @@ from loguru import logger
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Exited, Restarts, Tree
 from ..runtime.announce import Announcer, wake_topic
-from ..runtime.direct import DirectBackend
+from ..runtime.direct import Connections, DirectBackend
+from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.settings import Settings
-from ..runtime.signing import Signer
+from ..runtime.signing import Seals, signer_of
 from ..runtime.store.link import Link
 from ..runtime.store.schedules import ScheduleStore
 from ..runtime.store.servers import ServerStore
@@ -124,6 +125,8 @@ class Actors:
         self._tree = tree
         self._our = our
         self._announcer = Announcer(our.links.claim, our.topic) if our.topic else None
+        self._ear = SharedEar(our.identity.topic)
+        self._seals = Seals.of(our.settings)
         self._start_what_records()
         self._start_what_claims()
         self._start_what_keeps()
@@ -132,12 +135,21 @@ class Actors:
         self._wind_the_clock()
 
     def _start_what_records(self) -> None:
-        our, tasks = self._our, TaskStore(self._our.links.settle)
+        our, tasks = self._our, TaskStore(self._our.links.settle, signer_of(self._our.settings))
         self.settler = self._tree.start(
-            "settler", lambda: Settler(tasks, our.identity.id, self._announcements(), our.vitals), restarts=FATAL
+            "settler",
+            lambda: Settler(
+                tasks,
+                ServerStore(our.links.settle),
+                our.identity.id,
+                self._announcements(),
+                self.supervisor,
+                our.vitals,
+            ),
+            restarts=FATAL,
         )
         self.recorder = self._tree.start("recorder", lambda: Recorder(tasks, our.identity.id))
-        self.desk = self._tree.start("desk", lambda: Desk(DirectBackend(our.dsn, our.settings)))
+        self.desk = self._tree.start("desk", lambda: Desk(DirectBackend(self._connections(), our.settings)))
 
     def _start_what_claims(self) -> None:
         our, settings = self._our, self._our.settings
@@ -194,20 +206,21 @@ class Actors:
                 self.claimer,
                 self.janitor,
                 self.keeper,
+                self.settler,
+                self._ear,
                 topic=our.topic,
             ),
         )
 
     def _start_scheduler(self) -> ActorRef[SchedulerMessage]:
         our, schedules = self._our, dict[str, wire.Schedule]()
-        secret = our.settings.secret_key
         return self._tree.start(
             "scheduler",
             lambda: Scheduler(
                 schedules,
                 ScheduleStore(our.links.settle),
                 self._announcements().lined,
-                None if secret is None else Signer.of(secret.get_secret_value()),
+                signer_of(our.settings),
                 retention=our.settings.retention_days * 86_400,
             ),
         )
@@ -220,6 +233,7 @@ class Actors:
                 self._start_worker,
                 lambda ref: self._tree.group.create_task(self._tree.stop(ref)),
                 self.claimer,
+                self.keeper,
                 self._our.vitals,
                 workers=workers,
                 sync_workers=min(workers, os.cpu_count() or 1),
@@ -235,7 +249,7 @@ class Actors:
         entry = sync_worker_main.main if sync else worker_main.main
         ref: ActorRef[WorkerMessage] = self._tree.start(
             f"worker {number}",
-            lambda: Worker(number, entry, argument, colleagues, our.vitals, standby=standby),
+            lambda: Worker(number, entry, argument, colleagues, our.vitals, standby=standby, seals=self._seals),
             restarts=FATAL,
         )
         self._tree.every(ref, 0.1, Tick())
@@ -253,7 +267,12 @@ class Actors:
         self._tree.every(self.supervisor, 0.5, Tick())
 
     def _announcements(self) -> Announcements:
-        return Announcements(self.claimer, self._announcer)
+        return Announcements(self.claimer, self.janitor, self._announcer)
+
+    def _connections(self) -> Connections:
+        """What workers ask goes over the connections that are there; not over that of the beat, which must not wait."""
+        links = self._our.links
+        return Connections(links.settle, links.settle, links.claim, self._ear)
 
 
 async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
@@ -304,6 +323,7 @@ def _worker_argument(sync: bool, application: Application, settings: Settings) -
         allowed_modules=settings.allowed_modules,
         only_decorated=settings.only_decorated,
         schema=settings.schema,
+        signs=settings.secret_key is not None,
     )
 
 

@@ -16,19 +16,15 @@ class Vitals:
     slots: int = 0  # written by the claimer
     busy: int = 0
     claimed: int = 0
-    claimed_at: float | None = None  # the last claim that PostgreSQL answered
+    can_claim: bool = True  # PostgreSQL answered the last claim
     settled: int = 0  # written by the settler
     lost: int = 0
-    beat_at: float | None = None  # written by the keeper
+    beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
     memory: dict[int, int] = field(default_factory=dict)  # bytes by worker, written by the workers
 
     def claiming(self, lease_ttl: float) -> bool:
         """Whether this server takes work: it has workers, a valid lease, and PostgreSQL answers."""
         now = time.monotonic()
         return (
-            self.state == "running"
-            and self.beat_at is not None
-            and now - self.beat_at < lease_ttl
-            and self.claimed_at is not None
-            and now - self.claimed_at < lease_ttl
+            self.state == "running" and self.beat_at is not None and now - self.beat_at < lease_ttl and self.can_claim
         )

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import random
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count, islice
 from typing import assert_never
 from uuid import UUID
 
 import msgspec
+from loguru import logger
 
 from ..runtime import wire
 from ..runtime.actor import Actor, ActorRef
-from ..runtime.lifecycle import INTERRUPTED, Verdict, Why, after_death, after_interrupt, after_timeout
+from ..runtime.lifecycle import Why
 from ..runtime.process import WorkerProcess
+from ..runtime.signing import Seals
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
 from .console import relay
+from .held import Held, bereft, ended, expired, is_on_last_life, refused, runs
 from .messages import (
     Activate,
     Asked,
+    AskerGone,
     ClaimerMessage,
+    Commit,
     DeskMessage,
     Died,
     Drain,
     Freed,
+    LeasesGone,
     Outcomes,
+    Parted,
     Place,
     RecorderMessage,
     SchedulerMessage,
@@ -39,6 +47,7 @@ from .messages import (
     WorkerJoined,
     WorkerLeft,
     WorkerMessage,
+    WorkerOver,
     WorkerReady,
     Writes,
 )
@@ -48,6 +57,7 @@ KILL_GRACE = 5.0  # seconds that an attempt may stay past its timeout before its
 WISH_GRACE = 5.0  # seconds that it has to end once somebody wants it cancelled or stopped
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
+PING_EVERY = 5.0  # seconds
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
@@ -63,21 +73,11 @@ class Colleagues(msgspec.Struct, frozen=True):
     scheduler: ActorRef[SchedulerMessage] | None = None
 
 
-class Held(msgspec.Struct):
-    """An attempt that the process has. `started` is when it was first seen among those that run."""
-
-    claimed: Claimed
-    started: float | None = None
-    wished: float | None = None  # when somebody wanted it to end
-    why: Why | None = None
-    version: int = 0  # of its context
-
-
 class Worker(Actor[WorkerMessage]):
     """One worker process from its start to its end; another one takes its place, not this actor's next instance.
 
     The process runs what it is given in order, as many at once as it has slots: so the oldest that it holds are those
-    that run, and nobody needs to be told of a start.
+    that run, and nobody needs to be told of a start. Of tasks that are on their last life it is given one at a time.
     """
 
     def __init__(
@@ -89,14 +89,18 @@ class Worker(Actor[WorkerMessage]):
         vitals: Vitals,
         *,
         standby: bool,
+        seals: Seals | None = None,
     ) -> None:
+        self._seals = seals
         self._number = number
         self._entry = entry
         self._argument = argument
         self._tell = colleagues
         self._vitals = vitals
         self._standby = standby
+        self._ready = False
         self._held: dict[int, Held] = {}
+        self._kept_back: deque[Claimed] = deque()  # on their last life, while another such task runs here
         self._numbers = count(1)
         self._contexts: dict[int, ContextWrite] = {}
         self._logs: list[LogWrite] = []
@@ -104,7 +108,9 @@ class Worker(Actor[WorkerMessage]):
         self._pinged_at = 0.0
         self._leave_by: float | None = None
         self._failure: str | None = None
-        self._culprits: set[int] = set()
+        self._culprits: list[Held] = []
+        self._killed = False
+        self._dead = False
 
     async def started(self) -> None:
         self._process = WorkerProcess(self._entry, self._argument)  # type: ignore[arg-type]  # either kind of entry
@@ -121,7 +127,10 @@ class Worker(Actor[WorkerMessage]):
             case Place(attempts):
                 self._place(attempts)
             case wire.ContextChanged(no, value):
-                self._note_context(no, value)
+                if held := self._held.get(no):
+                    self._contexts[no] = held.note_context(value)
+            case wire.Commit():
+                self._commit(message)
             case wire.Logged(lines):
                 self._note_logs(lines)
             case Tick():
@@ -129,10 +138,33 @@ class Worker(Actor[WorkerMessage]):
             case wire.Pong(_, memory):
                 self._vitals.memory[self._number] = memory
             case wire.Call():
-                self._tell.desk.tell(Asked(message, self._process.send))
+                self._tell.desk.tell(Asked(message, self._number, self._process.send))
+            case wire.Ready() | Activate() | wire.Active() | wire.NotReady() | wire.Bye():
+                self._come_up(message)
+            case Wishes(cancels, stops):
+                self._interrupt_tasks(cancels, Why.CANCEL)
+                self._interrupt_tasks(stops, Why.STOP)
+            case LeasesGone(leases):
+                self._interrupt((no for no, held in self._held.items() if held.claimed.lease in leases), Why.DRAIN)
+            case Drain(grace):
+                self._drain(grace)
+            case wire.Returned(nos):
+                self._give_back([self._held.pop(no).claimed for no in nos if no in self._held])
+            case wire.Record():
+                relay(message, self._number)
+            case Died(code):
+                self._bury(code)
+            case Parted():
+                self._tell.supervisor.tell(WorkerOver(self._number))
+            case _:
+                assert_never(message)
+
+    def _come_up(self, message: wire.Ready | Activate | wire.Active | wire.NotReady | wire.Bye) -> None:
+        match message:
             case wire.Ready(schedules):
                 if self._tell.scheduler is not None and self._argument.kind == "async":
                     self._tell.scheduler.tell(Schedules(tuple(schedules)))
+                self._ready = True
                 self._tell.supervisor.tell(WorkerReady(self._number))
                 if not self._standby:
                     self._process.send(wire.Activate())
@@ -145,34 +177,52 @@ class Worker(Actor[WorkerMessage]):
                 self._tell.supervisor.tell(joined)
             case wire.NotReady(traceback):
                 self._failure = traceback
-            case Wishes(cancels, stops):
-                self._interrupt(cancels, Why.CANCEL)
-                self._interrupt(stops, Why.STOP)
-            case Drain(grace):
-                self._tell.claimer.tell(WorkerLeft(self._number))
-                self._leave_by = time.monotonic() + grace + DRAIN_GRACE
-                self._process.send(wire.Drain(grace))
-            case wire.Returned(nos):
-                self._give_back([self._held.pop(no) for no in nos if no in self._held])
-            case wire.Record():
-                relay(message, self._number)
             case wire.Bye():
                 pass  # its death follows
-            case Died(code):
-                self._bury(code)
-            case _:
-                assert_never(message)
 
     def _place(self, attempts: list[Claimed]) -> None:
-        if self._leave_by is not None or self._process.exited.done():
-            self._tell.settler.tell(Unstarted(attempts))
+        if self._leave_by is not None or self._dead:
+            self._give_back(attempts)
             return
-        run = wire.Run([])
+        late = [claimed for claimed in attempts if claimed.expired]
+        if late:
+            now = time.monotonic()
+            self._tell.settler.tell(Outcomes([expired(claimed, now) for claimed in late], [], [], []))
+            self._tell.claimer.tell(Freed(self._number, len(late)))
+        if self._seals is not None:
+            attempts = self._refuse_forged(attempts, self._seals)
+        self._kept_back.extend(claimed for claimed in attempts if is_on_last_life(claimed) and not claimed.expired)
+        self._run([claimed for claimed in attempts if not is_on_last_life(claimed) and not claimed.expired])
+        self._run_next_kept_back()
+
+    def _refuse_forged(self, attempts: list[Claimed], seals: Seals) -> list[Claimed]:
+        """End what is not signed as it should be; return the rest."""
+        now = time.monotonic()
+        sound: list[Claimed] = []
+        settled: list[Settled] = []
+        logs: list[LogWrite] = []
         for claimed in attempts:
-            no = next(self._numbers)
-            self._held[no] = Held(claimed)
-            run.attempts.append(_attempt(no, claimed))
-        self._process.send(run)
+            flaw = None if claimed.expired else seals.flaw(claimed)
+            if flaw is None:
+                sound.append(claimed)
+                continue
+            logger.error("task {} ({}) is refused: {}", claimed.id, claimed.name, flaw)
+            settled.append(refused(claimed, flaw, now))
+            logs.append(LogWrite(claimed, now, logging.ERROR, __name__, f"refused: {flaw}", None))
+        if settled:
+            self._tell.settler.tell(Outcomes(settled, [], logs, []))
+            self._tell.claimer.tell(Freed(self._number, len(settled)))
+        return sound
+
+    def _run(self, attempts: Iterable[Claimed]) -> None:
+        numbered = [(next(self._numbers), claimed) for claimed in attempts]
+        self._held.update((no, Held(claimed)) for no, claimed in numbered)
+        for frame in runs(numbered, verified=self._seals is not None):
+            self._process.send(frame)
+
+    def _run_next_kept_back(self) -> None:
+        if self._kept_back and not any(is_on_last_life(held.claimed) for held in self._held.values()):
+            self._run([self._kept_back.popleft()])
 
     def _ended(self, ends: list[wire.End]) -> None:
         now = time.monotonic()
@@ -183,34 +233,30 @@ class Worker(Actor[WorkerMessage]):
             held = self._held.pop(end.no, None)
             if held is None:
                 continue
-            claimed = held.claimed
-            settled.append(
-                Settled(
-                    claimed.lease,
-                    claimed.id,
-                    claimed.attempt,
-                    end.outcome,
-                    end.took,
-                    now,
-                    claimed.flagged or held.wished is not None,
-                    end.delay,
-                    end.result,
-                    end.exception_name,
-                    end.exception_message,
-                    end.exception_traceback,
-                )
-            )
+            settled.append(ended(held, end, now))
             if end.context is not None:
-                contexts.append(ContextWrite(claimed, held.version + 1, end.context))
+                held.note_context(end.context)
+            if held.context is not None:
+                # Even if the recorder has it: it may come to write it after this, when the lease is closed.
+                contexts.append(held.context)
+                self._contexts.pop(end.no, None)
             if end.added:
-                added.append((claimed.id, [wire.unpack(task) for task in end.added]))
+                added.append((held.claimed.id, [wire.unpack(task) for task in end.added]))
         self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
+        self._run_next_kept_back()
 
-    def _note_context(self, no: int, value: str) -> None:
-        if held := self._held.get(no):
-            held.version += 1
-            self._contexts[no] = ContextWrite(held.claimed, held.version, value)
+    def _commit(self, message: wire.Commit) -> None:
+        held = self._held.get(message.no)
+        if held is None:
+            return  # it has ended: nobody waits for the answer
+        if message.value is not None:
+            held.note_context(message.value)
+        if held.context is None:
+            self._process.send(wire.Answer(message.call))
+            return
+        self._contexts.pop(message.no, None)
+        self._tell.recorder.tell(Commit(held.context, message.call, self._process.send))
 
     def _note_logs(self, lines: Iterable[wire.LogLine]) -> None:
         now = time.monotonic()
@@ -229,95 +275,67 @@ class Worker(Actor[WorkerMessage]):
             self._flushed_at = now
             self._tell.recorder.tell(Writes(list(self._contexts.values()), self._logs_so_far()))
             self._contexts = {}
-        if now - self._pinged_at >= 5:
+        if now - self._pinged_at >= PING_EVERY:
             self._pinged_at = now
             self._process.send(wire.Ping(0))
-        if self._leave_by is not None and now > self._leave_by:
-            self._process.kill()
-        for no, held in islice(self._held.items(), self._argument.slots):
+        for held in self._running():
             held.started = held.started or now
-            if self._is_overdue(held, now):
-                self._culprits.add(no)
-        if self._culprits:
-            self._process.kill()
+        self._culprits = self._culprits or [held for held in self._running() if _is_overdue(held, now)]
+        if self._culprits or (self._leave_by is not None and now > self._leave_by):
+            self._kill()
 
-    def _is_overdue(self, held: Held, now: float) -> bool:
-        timeout = held.claimed.timeout
-        assert held.started is not None
-        if timeout is not None and now > held.started + timeout + KILL_GRACE:
-            return True
-        return held.wished is not None and now > held.wished + WISH_GRACE
+    def _running(self) -> list[Held]:
+        return list(islice(self._held.values(), self._argument.slots))
 
-    def _interrupt(self, ids: Iterable[UUID], why: Why) -> None:
-        wanted = set(ids)
-        if not wanted:
-            return
-        for no, held in self._held.items():
-            if held.claimed.id in wanted and held.why is None:
+    def _kill(self) -> None:
+        self._killed = True
+        self._process.kill()
+
+    def _interrupt_tasks(self, ids: Iterable[UUID], why: Why) -> None:
+        if wanted := set(ids):
+            self._interrupt((no for no, held in self._held.items() if held.claimed.id in wanted), why)
+
+    def _interrupt(self, nos: Iterable[int], why: Why) -> None:
+        for no in nos:
+            held = self._held[no]
+            if held.why is None:
                 held.wished, held.why = time.monotonic(), why
                 self._process.send(wire.Interrupt(no, why))
 
-    def _give_back(self, unstarted: list[Held]) -> None:
-        self._tell.settler.tell(Unstarted([held.claimed for held in unstarted]))
-        self._tell.claimer.tell(Freed(self._number, len(unstarted)))
+    def _drain(self, grace: float) -> None:
+        self._leave_by = time.monotonic() + grace + DRAIN_GRACE
+        self._give_back(list(self._kept_back))
+        self._kept_back.clear()
+        if self._ready:
+            self._process.send(wire.Drain(grace))
+        else:
+            self._kill()  # it is still importing: nothing is lost, and nobody has to wait for that
+
+    def _give_back(self, unstarted: list[Claimed]) -> None:
+        if unstarted:
+            self._tell.settler.tell(Unstarted(unstarted))
+            self._tell.claimer.tell(Freed(self._number, len(unstarted)))
 
     def _bury(self, code: int) -> None:
         """Account for what the process held when it died: what ran, what was to blame, what had not started."""
-        now = time.monotonic()
-        running = list(islice(self._held.items(), self._argument.slots))
-        settled = [self._posthumous(no, held, now) for no, held in running]
-        self._give_back([held for _, held in list(self._held.items())[len(running) :]])
-        self._tell.settler.tell(Outcomes(settled, list(self._contexts.values()), self._logs_so_far(), []))
+        self._dead = True
+        running = self._running()
+        settled = bereft(running, self._culprits, self._killed, time.monotonic())
+        contexts = [held.context for held in running if held.context is not None]
+        self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), []))
+        self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
+        self._give_back(list(self._kept_back))
         self._held.clear()
+        self._kept_back.clear()
         self._vitals.memory.pop(self._number, None)
-        self._tell.claimer.tell(WorkerLeft(self._number))
+        self._tell.claimer.tell(WorkerLeft(self._number, self.ref))
+        self._tell.desk.tell(AskerGone(self._number))
         self._tell.supervisor.tell(WorkerGone(self._number, code, self._failure))
 
-    def _posthumous(self, no: int, held: Held, now: float) -> Settled:
-        claimed = held.claimed
-        if no in self._culprits:
-            verdict = _verdict_on_culprit(held)
-        elif self._culprits or self._leave_by is not None:
-            verdict = INTERRUPTED  # the process was killed, and not for this one
-        else:
-            verdict = after_death(claimed.crashes)
-        return Settled(
-            claimed.lease,
-            claimed.id,
-            claimed.attempt,
-            verdict.outcome,
-            now - (held.started or now),
-            now,
-            claimed.flagged or held.wished is not None,
-            verdict.delay,
-            None,
-            verdict.exception_name,
-            verdict.exception_message,
-            None,
-        )
 
-
-def _verdict_on_culprit(held: Held) -> Verdict:
-    """What becomes of an attempt that did not end when it should have, and had to be killed with its process."""
-    if held.why is not None:
-        return after_interrupt(held.why)
-    assert held.claimed.timeout is not None
-    return after_timeout(held.claimed.timeout, held.claimed, random.random())  # noqa: S311  # spreads retries
-
-
-def _attempt(no: int, claimed: Claimed) -> wire.Attempt:
-    return wire.Attempt(
-        no,
-        claimed.id.bytes,
-        claimed.attempt,
-        claimed.name,
-        claimed.function,
-        claimed.executor,
-        claimed.args,
-        claimed.kwargs,
-        claimed.context,
-        claimed.timeout,
-        claimed.failures,
-        claimed.timeouts,
-        claimed.max_retries,
-    )
+def _is_overdue(held: Held, now: float) -> bool:
+    timeout = held.claimed.timeout
+    assert held.started is not None
+    if timeout is not None and now > held.started + timeout + KILL_GRACE:
+        return True
+    return held.wished is not None and now > held.wished + WISH_GRACE
