@@ -21,7 +21,6 @@ from ..runtime.execute import added_of
 from ..runtime.functions import AllowList
 from ..runtime.hooks import on_worker_start, on_worker_stop, run_all
 from ..runtime.schedule import declared_schedules
-from ..runtime.settings import Settings
 from ..runtime.wire import WorkerArgument
 from .worker_backend import queue_outside_tasks
 
@@ -47,6 +46,8 @@ class Surroundings:
         declared = declared_schedules()
         if not declared:
             return []
+        from ..runtime.settings import Settings  # 5 MB that a worker without schedules has no use for
+
         settings = Settings()
         return [
             wire.Schedule(spec.name, spec.cron, spec.timezone, spec.catch_up, added_of(spec.task(settings)))

@@ -15,11 +15,12 @@ from .cron import Cron
 from .errors import ConfigurationError, InvalidTask
 from .functions import reference
 from .options import _flag, _text, _whole, describe, is_generator
-from .settings import Settings
 from .task import NewTask
 
 if TYPE_CHECKING:
     import click
+
+    from .settings import Settings
 
 F = TypeVar("F", bound=Callable[..., object])
 

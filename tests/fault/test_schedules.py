@@ -36,12 +36,12 @@ class Servers:
         self._folder = folder
         self.running: list[Process] = []
 
-    async def start(self, *arguments: str) -> None:
+    async def start(self, *arguments: str, **environ: str) -> None:
         self.running.append(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "queued_tasks", "start", "--workers", "1", *arguments),
                 cwd=self._folder,
-                env=environment(self._database),
+                env=environment(self._database, **environ),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )
@@ -71,11 +71,7 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 async def test_each_due_time_is_fired_once_however_servers_start_and_die(
     servers: Servers, connection: asyncpg.Connection
 ) -> None:
-    await connection.execute(
-        "insert into queued_tasks.schedule (name, cron, timezone, since) "
-        "values ('report', '* * * * *', 'UTC', now() - make_interval(mins => $1))",
-        MISSED,
-    )
+    await _miss(connection, MISSED)
     await servers.start()
     await servers.start()
     for fired in range(1, MISSED + 1, 2):
@@ -96,6 +92,21 @@ async def test_a_server_without_a_scheduler_runs_what_others_fire_and_fires_noth
     await servers.start("--no-scheduler")
     await wait_until(lambda: _claims(connection))
     assert await connection.fetchval("select count(*) from queued_tasks.schedule") == 0
+
+
+async def test_a_fired_task_is_run_where_tasks_are_signed(servers: Servers, connection: asyncpg.Connection) -> None:
+    await _miss(connection, 1)
+    await servers.start(QUEUE_SECRET_KEY="secret")
+    await wait_until(lambda: connection.fetchval("select exists (select from queued_tasks.result)"))
+    assert await connection.fetchval("select state::text from queued_tasks.result") == "done"
+
+
+async def _miss(connection: asyncpg.Connection, minutes: int) -> None:
+    await connection.execute(
+        "insert into queued_tasks.schedule (name, cron, timezone, since) "
+        "values ('report', '* * * * *', 'UTC', now() - make_interval(mins => $1))",
+        minutes,
+    )
 
 
 async def _reached(connection: asyncpg.Connection, count: int) -> bool:
