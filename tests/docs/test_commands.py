@@ -36,9 +36,8 @@ def options_of(command: Command) -> set[str]:
 def typed() -> list[str]:
     """Every command line in the blocks of all pages, a placeholder `ID` or `<id>` filled."""
     pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-    lines = [
-        line for page in pages for block in blocks_of(page) for line in block.code.splitlines() if block.language != "python"
-    ]
+    shown = (block for page in pages for block in blocks_of(page) if block.language != "python")
+    lines = [line for block in shown for line in block.code.splitlines()]
     return [
         re.sub(r"<id>|\bID\b", str(uuid4()), line).partition("  #")[0].strip()
         for line in lines

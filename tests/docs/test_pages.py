@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", PAGES)
 async def test_the_code_of_the_page_does_what_the_page_says(name: str, database: str, folder: Path) -> None:
     write_files(DOCS / name, folder)
-    async with surroundings(DOCS / name, database, folder):
+    server = started("start", "--workers", 1, database=database, cwd=folder)
+    async with server if needs_server(DOCS / name) else nullcontext():
         ran = await run(DOCS / name, database, folder)
     assert ran.code == 0, ran.err
 
@@ -44,13 +44,8 @@ def test_no_block_escapes_the_runner(name: str) -> None:
     assert len(fences) == 2 * len(blocks_of(DOCS / name))
 
 
-@asynccontextmanager
-async def surroundings(page: Path, database: str, folder: Path) -> AsyncIterator[None]:
-    """The server that the page needs, if it does."""
-    async with AsyncExitStack() as stack:
-        if SERVER in page.read_text():
-            await stack.enter_async_context(started("start", "--workers", 1, database=database, cwd=folder))
-        yield
+def needs_server(page: Path) -> bool:
+    return SERVER in page.read_text()
 
 
 async def run(page: Path, database: str, folder: Path) -> Ran:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import re
 from datetime import timedelta
 from typing import Any
 
-import click
 import pytest
 
 import queued_tasks
