@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import queued_tasks
-from queued_tasks import QueuedTasks, QueuedTasksError, Settings, TaskState, task
+from queued_tasks import QueuedTasks, QueuedTasksError, Settings, TaskState, scheduled_task, task
 from tests.docs.tables import code, table
 
 EMPTY = {None: "none", "": "empty", (): "empty"}
@@ -50,20 +50,27 @@ def test_the_errors_are_all_there_with_their_kinds() -> None:
 def options(function: Any) -> dict[str, str]:
     """The keyword options of a function with their defaults."""
     parameters = inspect.signature(function).parameters.values()
-    return {
-        each.name: f'"{each.default}"' if isinstance(each.default, str) else shown(each.default)
-        for each in parameters
-        if each.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return {each.name: shown(each.default) for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def shown(default: Any) -> str:
-    return "(Exception,)" if default == (Exception,) else repr(default)
+    if default is inspect.Parameter.empty:
+        return "required"
+    if default == (Exception,):
+        return "(Exception,)"
+    return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
-@pytest.mark.parametrize(("page", "function"), [("enqueue.md", QueuedTasks.add_task), ("tasks.md", task)])
-def test_the_options_are_all_there_with_their_defaults(page: str, function: Any) -> None:
-    assert {code(row[0]): row[2].strip("`") for row in table(page, "option")} == options(function)
+@pytest.mark.parametrize(
+    ("page", "head", "function"),
+    [
+        ("enqueue.md", "option", QueuedTasks.add_task),
+        ("tasks.md", "option", task),
+        ("tasks.md", "of `@scheduled_task`", scheduled_task),
+    ],
+)
+def test_the_options_are_all_there_with_their_defaults(page: str, head: str, function: Any) -> None:
+    assert {code(row[0]): row[2].strip("`") for row in table(page, head)} == options(function)
 
 
 def test_the_states_are_all_there() -> None:
