@@ -5,29 +5,80 @@ What is left of them when an attempt ends is written by the settler, in the tran
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import assert_never
+
 from loguru import logger
 
+from ..runtime import wire
 from ..runtime.actor import Actor
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.outbox import PATIENCE
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import ServerId
-from .messages import RecorderMessage
+from .messages import Commit, Go, RecorderMessage, Writes
+
+AGAIN = 0.5  # seconds between two tries to store what somebody waits for
 
 
 class Recorder(Actor[RecorderMessage]):
-    """What can't be written is dropped: the next context replaces the last one, lost lines are counted and said."""
+    """What can't be written is dropped: the next context replaces the last one, lost lines are counted and said.
+
+    A context that somebody waits for is kept and tried again, for as long as one has patience with any write. Those
+    that come while a write is under way go into the next one.
+    """
 
     def __init__(self, store: TaskStore, server: ServerId) -> None:
         self._store = store
         self._server = server
         self._dropped = 0
+        self._commits: list[tuple[float, Commit]] = []  # with when each of them came
 
     async def receive(self, message: RecorderMessage) -> None:
+        match message:
+            case Writes():
+                await self._write(message)
+            case Commit():
+                self._commits.append((time.monotonic(), message))
+                self.ref.tell(Go())
+            case Go():
+                await self._commit()
+            case _:
+                assert_never(message)
+
+    async def _write(self, writes: Writes) -> None:
         try:
-            await self._store.record(self._server, message.contexts, message.logs)
+            await self._store.record(self._server, writes.contexts, writes.logs)
         except DatabaseUnavailable:
-            self._dropped += len(message.logs)
+            self._dropped += len(writes.logs)
             return
         if self._dropped:
             logger.warning("{} log lines of tasks were lost while PostgreSQL was away", self._dropped)
             self._dropped = 0
+
+    async def _commit(self) -> None:
+        commits, self._commits = self._commits, []
+        if not commits:
+            return
+        try:
+            ours = await self._store.record(self._server, [commit.write for _, commit in commits], [])
+        except DatabaseUnavailable as error:
+            self._keep(commits, error)
+            return
+        for _, commit in commits:
+            commit.answer(wire.Answer(commit.call) if commit.write.claimed.id in ours else _lost(commit))
+
+    def _keep(self, commits: list[tuple[float, Commit]], error: DatabaseUnavailable) -> None:
+        now = time.monotonic()
+        for since, commit in commits:
+            if now - since > PATIENCE:
+                commit.answer(wire.Answer(commit.call, error=DatabaseUnavailable.__name__, text=str(error)))
+            else:
+                self._commits.append((since, commit))
+        asyncio.get_running_loop().call_later(AGAIN, self.ref.tell, Go())
+
+
+def _lost(commit: Commit) -> wire.Answer:
+    text = f"Task {commit.write.claimed.id} is not run by this attempt any more: another one may have taken its place."
+    return wire.Answer(commit.call, error="InvalidState", text=text)

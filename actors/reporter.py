@@ -16,7 +16,7 @@ CONTEXT_PAUSE: Final = 0.1  # seconds between two writes of contexts
 
 
 class Reporter:
-    """Made on the loop of the mailbox; `context_changed`, `lines.add` and `ended_threadsafe` may be called anywhere."""
+    """Made on the loop of the mailbox; all but `ended` and `flush` may be called on any thread."""
 
     def __init__(self, mailbox: Mailbox[Any]) -> None:
         self.lines = Lines(self._wake)
@@ -46,6 +46,13 @@ class Reporter:
         else:
             self._loop.call_soon_threadsafe(self._report_contexts_later)
 
+    def commit(self, running: Running, call: int) -> None:
+        """Ask for the whole context, as it stands, to be stored; the answer to `call` says that it is."""
+        if get_ident() == self._thread:
+            self._commit(running, call)
+        else:
+            self._loop.call_soon_threadsafe(self._commit, running, call)
+
     def flush(self) -> None:
         """Send lines and ends now."""
         for frame in self.lines.take() if self.lines else ():
@@ -66,9 +73,14 @@ class Reporter:
     def _report_contexts(self) -> None:
         changed, self._changed = self._changed, []
         for running in changed:
-            value = None if running.over or running.context is None else running.context.take()
+            value = None if running.over or running.context is None else running.context.take_committed()
             if value is not None:
                 self._mailbox.send(wire.ContextChanged(running.attempt.no, value))
+
+    def _commit(self, running: Running, call: int) -> None:
+        # Taken where it is sent: what is taken on another thread could be overtaken by what was taken after it.
+        value = None if running.context is None else running.context.take()
+        self._mailbox.send(wire.Commit(call, running.attempt.no, value))
 
     def _send_ends(self, ends: list[wire.End]) -> None:
         """Send as few frames as their limit allows; what is too large even alone has failed."""

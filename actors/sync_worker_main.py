@@ -22,6 +22,7 @@ import msgspec
 import uvloop
 
 from ..runtime import wire
+from ..runtime.blocking import block_on
 from ..runtime.current import Running, Workplace
 from ..runtime.execute import Functions, interrupted_early, run_blocking
 from ..runtime.framing import Mailbox
@@ -30,7 +31,7 @@ from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from .reporter import Reporter
 from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
-from .worker_backend import WorkerBackend
+from .worker_backend import WorkerBackend, workplace
 
 _AT_ONCE: Final = 0.001  # seconds; 0 would stop the timer
 _AGAIN: Final = 0.02  # seconds; a signal that comes just before a blocking call begins does not interrupt it
@@ -39,7 +40,7 @@ _AGAIN: Final = 0.02  # seconds; a signal that comes just before a blocking call
 def main(sock: socket.socket, argument: wire.WorkerArgument) -> None:
     """Work until the supervisor drains this process; see runtime/wire.py for what both say."""
     line = Line()
-    intercom = Intercom(sock, line)
+    intercom = Intercom(sock, line, signs=argument.signs)
     intercom.start()
     _Work(intercom, line, argument).live()
 
@@ -116,7 +117,7 @@ class Line:
 class Intercom(Thread):
     """The thread that talks to the supervisor. Its attributes are there once `start` has returned."""
 
-    def __init__(self, sock: socket.socket, line: Line) -> None:
+    def __init__(self, sock: socket.socket, line: Line, *, signs: bool) -> None:
         super().__init__(name="intercom", daemon=True)
         self.loop: asyncio.AbstractEventLoop
         self.mailbox: Mailbox[Any]
@@ -124,6 +125,7 @@ class Intercom(Thread):
         self.backend: WorkerBackend
         self._sock = sock
         self._line = line
+        self._signs = signs
         self._connected = Event()
 
     def start(self) -> None:
@@ -149,8 +151,8 @@ class Intercom(Thread):
         decoder = msgspec.msgpack.Decoder(wire.ToWorker)
         self.mailbox = await open_parent_mailbox(self._sock, decoder, lambda message: receive(message))
         self.reporter = Reporter(self.mailbox)
-        self.backend = WorkerBackend(self.mailbox.send_threadsafe)
-        self._line.workplace = Workplace(self.reporter.context_changed, self.backend)
+        self.backend = WorkerBackend(self.mailbox.send_threadsafe, signs=self._signs)
+        self._line.workplace = workplace(self.reporter, self.backend)
         receive = self._receive
         for message in early:
             receive(message)
@@ -207,6 +209,7 @@ class _Work:
             try:
                 surroundings = Surroundings(self._argument, self._intercom.backend)
                 self._line.workplace.app = surroundings.app
+                self._line.workplace.block = block_on(self._intercom.loop, runner)
                 self._capture.install()
                 self._intercom.send(wire.Ready())
                 wanted = self._line.wait_for_activation()

@@ -194,6 +194,7 @@ class Actors:
                 self.supervisor,
                 lease_ttl=ttl,
                 health_file=settings.health_file,
+                topic=our.topic,
             ),
             restarts=FATAL,
         )

@@ -14,10 +14,12 @@ import msgspec
 
 from ..runtime import errors, wire
 from ..runtime.backend import Backend, End
+from ..runtime.current import Block, Running, Workplace
 from ..runtime.errors import QueuedTasksError
 from ..runtime.execute import added_of
 from ..runtime.outbox import Outbox, TurnFlush
 from ..runtime.task import NewTask, Task, TaskLog, TaskState
+from .reporter import Reporter
 
 T = TypeVar("T")
 
@@ -38,7 +40,8 @@ class WorkerBackend:
     written travels in `added`), its answer the JSON of what the method returns.
     """
 
-    def __init__(self, send: Callable[[wire.Call], None]) -> None:
+    def __init__(self, send: Callable[[wire.Call], None], *, signs: bool = False) -> None:
+        self.signs = signs
         self._send = send
         self._numbers = count(1)
         self._open: dict[int, Future[str | None]] = {}
@@ -52,6 +55,19 @@ class WorkerBackend:
             asked.set_result(answer.value)
         else:
             asked.set_exception(_error(answer.error, answer.text or ""))
+
+    def ask(self, send: Callable[[int], None]) -> Future[str | None]:
+        """Let `send` send something that is answered under the number that it is given; the answer to come."""
+        asked: Future[str | None] = Future()
+        number = next(self._numbers)
+        self._open[number] = asked
+        asked.add_done_callback(lambda _: self._open.pop(number, None))
+        try:
+            send(number)
+        except BaseException:
+            asked.cancel()
+            raise
+        return asked
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         return await self._call(_WINNERS, "write", {"repeat": repeat}, added=[added_of(task) for task in tasks])
@@ -90,15 +106,18 @@ class WorkerBackend:
         arguments: Mapping[str, object],
         added: list[wire.Added] | None = None,
     ) -> T:
-        asked: Future[str | None] = Future()
-        number = next(self._numbers)
-        self._open[number] = asked
-        try:
-            self._send(wire.Call(number, verb, msgspec.json.encode(arguments).decode(), added))
-            answer = await asyncio.wrap_future(asked)
-        finally:
-            self._open.pop(number, None)
+        payload = msgspec.json.encode(arguments).decode()
+        answer = await asyncio.wrap_future(self.ask(lambda number: self._send(wire.Call(number, verb, payload, added))))
         return decoder.decode(answer or "null")
+
+
+def workplace(reporter: Reporter, backend: WorkerBackend, block: Block | None = None) -> Workplace:
+    """What the attempts of a worker share. `block`: how threads of it wait, None as long as nobody can say."""
+
+    def commit_context(running: Running) -> Future[str | None]:
+        return backend.ask(lambda call: reporter.commit(running, call))
+
+    return Workplace(reporter.context_changed, backend, commit_context, block)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from ..runtime import wire
+from ..runtime.blocking import block_on
 from ..runtime.current import Running, Workplace
 from ..runtime.execute import Functions, interrupted_early, run
 from ..runtime.framing import Mailbox
@@ -23,7 +24,7 @@ from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from .reporter import Reporter
 from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
-from .worker_backend import WorkerBackend
+from .worker_backend import WorkerBackend, workplace
 
 _SHORTEST_ALARM: Final = 0.001  # seconds; the loop's clock is coarser than the deadlines
 _LEFTOVERS: Final = 1.0  # seconds for asyncio tasks that outlived their attempt
@@ -56,8 +57,8 @@ class AsyncWorker:
         self._loop = asyncio.get_running_loop()
         self._reporter = Reporter(mailbox)
         self._capture = Capture(self._reporter.lines)
-        self._backend = WorkerBackend(mailbox.send_threadsafe)
-        self._workplace = Workplace(self._reporter.context_changed, self._backend)
+        self._backend = WorkerBackend(mailbox.send_threadsafe, signs=argument.signs)
+        self._workplace = workplace(self._reporter, self._backend, block_on(self._loop))
         self._functions: Functions
         self._slots = 0  # until it is active
         self._waiting: deque[wire.Attempt] = deque()

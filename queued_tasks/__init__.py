@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .runtime.client import QueuedTasks
     from .runtime.context import clear_context, get_context, get_full_context, set_context, set_full_context
     from .runtime.current import get_current_task
+    from .runtime.cursor import iter_with_cursor
     from .runtime.errors import (
         ConfigurationError,
         DatabaseUnavailable,
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
     )
     from .runtime.logging import getLogger
     from .runtime.options import task
+    from .runtime.parents import get_parent_results
+    from .runtime.ranges import enqueue_id_range_tasks
     from .runtime.refs import TaskRef
     from .runtime.retry import Cancel, Retry
     from .runtime.schedule import option, scheduled_task
     from .runtime.settings import Settings
+    from .runtime.sync_client import SyncQueuedTasks, SyncTaskRef
     from .runtime.task import Task, TaskLog, TaskSpec, TaskState
 
 __all__ = [
@@ -55,6 +59,8 @@ __all__ = [
     "SerializationError",
     "Settings",
     "SignatureError",
+    "SyncQueuedTasks",
+    "SyncTaskRef",
     "Task",
     "TaskCancelled",
     "TaskFailed",
@@ -67,10 +73,13 @@ __all__ = [
     "TaskTimeout",
     "WorkerDied",
     "clear_context",
+    "enqueue_id_range_tasks",
     "getLogger",
     "get_context",
     "get_current_task",
     "get_full_context",
+    "get_parent_results",
+    "iter_with_cursor",
     "on_post_create",
     "on_post_run",
     "on_pre_create",
@@ -90,6 +99,7 @@ _HOMES = {
     "client": ("QueuedTasks",),
     "context": ("clear_context", "get_context", "get_full_context", "set_context", "set_full_context"),
     "current": ("get_current_task",),
+    "cursor": ("iter_with_cursor",),
     "errors": (
         "ConfigurationError",
         "DatabaseUnavailable",
@@ -118,10 +128,13 @@ _HOMES = {
     ),
     "logging": ("getLogger",),
     "options": ("task",),
+    "parents": ("get_parent_results",),
+    "ranges": ("enqueue_id_range_tasks",),
     "refs": ("TaskRef",),
     "retry": ("Cancel", "Retry"),
     "schedule": ("option", "scheduled_task"),
     "settings": ("Settings",),
+    "sync_client": ("SyncQueuedTasks", "SyncTaskRef"),
     "task": ("Task", "TaskLog", "TaskSpec", "TaskState"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -36,8 +36,12 @@ class End:
 class Backend(Writer, Protocol):
     """The queue as one process sees it. Every verb raises DatabaseUnavailable when PostgreSQL is away.
 
-    An unknown id is TaskNotFound, but None for `get` and nothing for `logs`.
+    An unknown id is TaskNotFound, but None for `get` and nothing for `logs`. `signs`: what is written gets signed.
     """
+
+    @property
+    def signs(self) -> bool:
+        """Whether tasks can be signed here, which local functions need."""
 
     async def get(self, id: UUID) -> Task | None:
         """One task."""

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from functools import cache, wraps
-from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, cast
 from uuid import UUID
 
 from .backend import Backend, not_found
-from .current import Running, get_running
+from .blocking import runs_loop
+from .current import Block, Running, get_running
 from .enqueue import arguments_of, as_added, family_of, new_task, resolved
 from .errors import InvalidState, InvalidTask
 from .hooks import HookTask, on_pre_create, refuse_or_change
 from .outbox import Entry, Outbox, TurnFlush
-from .refs import TaskRef
+from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
 
+if TYPE_CHECKING:
+    from .sync_client import SyncQueuedTasks
+
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
-Parent: TypeAlias = TaskRef | Task | UUID
+Parent: TypeAlias = Ref | Task | UUID
 
 _MOST_ROWS = 1_000  # a page
 
@@ -55,6 +59,7 @@ class QueuedTasks:
         self.backend = backend
         self.settings = settings
         self._outbox = outbox
+        self._twin: SyncQueuedTasks | None = None
 
     @classmethod
     @asynccontextmanager
@@ -86,8 +91,23 @@ class QueuedTasks:
                 await backend.close()
 
     @classmethod
+    @contextmanager
+    def sync(cls, dsn: str | None = None, *, settings: Settings | None = None) -> Iterator[SyncQueuedTasks]:
+        """A handle whose methods block, for scripts and for the views of Flask and Django; one serves all threads.
+
+        A thread of its own writes at once what it adds; leaving writes what is left. Raises what `connect` does.
+        """
+        from .sync_client import connected
+
+        with connected(dsn, settings) as tasks:
+            yield tasks
+
+    @classmethod
     def current(cls) -> QueuedTasks:
         """The handle of the task that this code runs for: what it adds is written with the task's success.
+
+        In a `def` task it is a SyncQueuedTasks: what is awaited here blocks there. A type checker wants to be told so:
+        `SyncQueuedTasks.current()`.
 
         Raises:
             InvalidState: no task runs here.
@@ -100,7 +120,9 @@ class QueuedTasks:
             )
         if running.handle is None:
             running.handle = cls._of_attempt(running)
-        return cast("QueuedTasks", running.handle)
+        handle = cast("QueuedTasks", running.handle)
+        block = running.workplace.block
+        return handle if block is None or runs_loop() else cast("QueuedTasks", handle._blocking(block))
 
     def add_task(
         self,
@@ -286,6 +308,13 @@ class QueuedTasks:
         running.outbox = Outbox(backend, together=True, make_id=make_id)
         return cls(backend, running.outbox, _settings_here())
 
+    def _blocking(self, block: Block) -> SyncQueuedTasks:
+        if self._twin is None:
+            from .sync_client import SyncQueuedTasks
+
+            self._twin = SyncQueuedTasks(self, block)
+        return self._twin
+
     def _entry(
         self,
         outbox: Outbox,
@@ -294,7 +323,8 @@ class QueuedTasks:
         kwargs: Mapping[str, object],
         options: Mapping[str, object],
     ) -> Entry:
-        task = new_task(func, args, kwargs, options, settings=self.settings, id=outbox.make_id())
+        id, signs = outbox.make_id(), self.backend.signs
+        task = new_task(func, args, kwargs, options, settings=self.settings, id=id, signs=signs)
         entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
         if on_pre_create:
             entry.seen = HookTask.of(task)

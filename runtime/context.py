@@ -16,10 +16,11 @@ MAX_CONTEXT: Final = MAX_RESULT_BYTES  # characters of JSON
 _ABSENT: Final = object()
 
 
-def set_context(path: str, value: object) -> None:
+def set_context(path: str, value: object, *, auto_commit: bool = True) -> None:
     """Keep `value` at the dotted `path` of the running task's context, where a retry of the task finds it.
 
-    What is kept is a copy, as JSON gives it back. It is written within about 100 ms, and before the task's end.
+    What is kept is a copy, as JSON gives it back. It is written within about 100 ms, and before the task's end; without
+    `auto_commit` only with the next change that has it, or at the end: nobody sees the one without the other.
 
     Raises:
         QueuedTasksError: there is no running task here.
@@ -28,7 +29,7 @@ def set_context(path: str, value: object) -> None:
     """
     running = _running("set_context")
     context = context_of(running)
-    if context.set(path, value):
+    if context.set(path, value, commit=auto_commit):
         running.workplace.context_changed(running)
 
 
@@ -50,23 +51,23 @@ def get_full_context() -> dict[str, Json]:
     return context_of(_running("get_full_context")).copy()
 
 
-def set_full_context(values: dict[str, Json]) -> None:
-    """Replace the running task's whole context.
+def set_full_context(values: dict[str, Json], *, auto_commit: bool = True) -> None:
+    """Replace the running task's whole context; `auto_commit` as in `set_context`.
 
     Raises:
         QueuedTasksError: there is no running task here.
         SerializationError: it is no dictionary, not JSON, or too large.
     """
-    replace_context(_running("set_full_context"), values)
+    replace_context(_running("set_full_context"), values, commit=auto_commit)
 
 
-def clear_context() -> None:
-    """Empty the running task's context.
+def clear_context(*, auto_commit: bool = True) -> None:
+    """Empty the running task's context; `auto_commit` as in `set_context`.
 
     Raises:
         QueuedTasksError: there is no running task here.
     """
-    replace_context(_running("clear_context"), {})
+    replace_context(_running("clear_context"), {}, commit=auto_commit)
 
 
 def context_of(running: Running) -> Context:
@@ -76,22 +77,28 @@ def context_of(running: Running) -> Context:
     return running.context
 
 
-def replace_context(running: Running, values: dict[str, Json]) -> None:
+def replace_context(running: Running, values: dict[str, Json], *, commit: bool = True) -> None:
     """As `set_full_context`, for a given attempt."""
-    if context_of(running).replace(values):
+    if context_of(running).replace(values, commit=commit):
         running.workplace.context_changed(running)
 
 
 class Context:
-    """A nested dictionary of JSON values; safe to use from several threads."""
+    """A nested dictionary of JSON values; safe to use from several threads.
 
-    __slots__ = ("_lock", "_size", "_unsent", "_values")
+    A change is committed when it is to be sent soon. One that is not stays here until a later one is: what is due is
+    then kept as it was before.
+    """
+
+    __slots__ = ("_due", "_lock", "_reported", "_size", "_unsent", "_values")
 
     def __init__(self, stored: str | None = None) -> None:
         values = {} if stored is None else json.loads(stored)
         self._values: dict[str, Json] = values if isinstance(values, dict) else {}
         self._size = len(stored or "")  # at least the characters of its JSON
-        self._unsent = False
+        self._unsent = False  # something has changed since it was taken
+        self._reported = False  # a committed change is to be sent
+        self._due: str | None = None  # what is to be sent, where that is not all
         self._lock = Lock()
 
     def get(self, path: str, default: Json = None) -> Json:
@@ -106,11 +113,12 @@ class Context:
         with self._lock:
             return copy.deepcopy(self._values)
 
-    def set(self, path: str, value: object) -> bool:
-        """Keep `value` at `path`; whether this is the first change since `take`."""
+    def set(self, path: str, value: object, *, commit: bool = True) -> bool:
+        """Keep `value` at `path`; whether there is something to send now, and was not before."""
         *parents, last = _parts(path)
         text = encode_json({last: value})
         with self._lock:
+            self._keep_due(commit)
             holder, made = self._holder(parents, path)
             before = holder.get(last, _ABSENT)
             holder[last] = json.loads(text)[last]
@@ -121,25 +129,31 @@ class Context:
                 if made:
                     made[0].pop(made[1], None)
                 raise
-            return self._changed()
+            return self._changed(commit)
 
-    def replace(self, values: object) -> bool:
-        """Keep `values` instead of all; whether this is the first change since `take`."""
+    def replace(self, values: object, *, commit: bool = True) -> bool:
+        """Keep `values` instead of all; whether there is something to send now, and was not before."""
         if not isinstance(values, dict):
             raise SerializationError(f"a context is a dictionary, not {values!r:.60}: give a dict")
         text = encode_json(values)
         with self._lock:
+            self._keep_due(commit)
             self._values, self._size = json.loads(text), len(text)
-            return self._changed()
+            return self._changed(commit)
 
     def take(self) -> str | None:
-        """The whole as JSON, if it changed since this was called last."""
+        """The whole as JSON, if it changed since it was taken last."""
         if not self._unsent:
             return None
         with self._lock:
-            self._unsent = False
-            text = encode_json(self._values)
-            self._size = len(text)
+            return self._take_all()
+
+    def take_committed(self) -> str | None:
+        """The same without what is to stay here."""
+        with self._lock:
+            if self._due is None:
+                return self._take_all() if self._reported else None
+            text, self._due, self._reported = self._due, None, False
             return text
 
     def _holder(self, parents: list[str], path: str) -> tuple[dict[str, Json], tuple[dict[str, Json], str] | None]:
@@ -163,8 +177,22 @@ class Context:
             size = len(encode_json(self._values))
         self._size = size
 
-    def _changed(self) -> bool:
-        first, self._unsent = not self._unsent, True
+    def _take_all(self) -> str:
+        self._unsent, self._reported, self._due = False, False, None
+        text = encode_json(self._values)
+        self._size = len(text)
+        return text
+
+    def _keep_due(self, commit: bool) -> None:
+        if commit or not self._reported or self._due is not None:
+            return
+        self._due = encode_json(self._values)
+
+    def _changed(self, commit: bool) -> bool:
+        self._unsent = True
+        if not commit:
+            return False
+        first, self._reported, self._due = not self._reported, True, None
         return first
 
 

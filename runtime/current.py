@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 from . import wire
@@ -16,6 +17,8 @@ from .lifecycle import Why
 if TYPE_CHECKING:
     from .context import Context
     from .outbox import Outbox
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +32,30 @@ class CurrentTask:
     app: Any  # the user's own application
 
 
+class Block(Protocol):
+    """How a thread without an event loop waits for what is async."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], *, own_code: bool = False) -> T:
+        """The result of `work`; `own_code`: it may call code of the user's, which wants the loop of the start hooks."""
+
+
 class Workplace:
     """What all attempts in one worker process share."""
 
-    __slots__ = ("app", "backend", "context_changed")
+    __slots__ = ("app", "backend", "block", "commit_context", "context_changed")
 
-    def __init__(self, context_changed: Callable[[Running], None], backend: object | None = None) -> None:
+    def __init__(
+        self,
+        context_changed: Callable[[Running], None],
+        backend: object | None = None,
+        commit_context: Callable[[Running], Future[str | None]] | None = None,
+        block: Block | None = None,
+    ) -> None:
         self.app: object | None = None
         self.context_changed = context_changed  # called on any thread, when a context has something to send
+        self.commit_context = commit_context  # likewise; done when what it holds by then is durable
         self.backend = backend
+        self.block = block
 
 
 class Running:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+from pydantic import SecretStr
+
 from .errors import ConfigurationError
 from .settings import Settings
 from .store.migrate import check, migrate
@@ -31,6 +33,20 @@ async def resolve(settings: Settings) -> str:
     from .embedded import start  # only now: it hooks into every fork of the process
 
     return await asyncio.to_thread(start, settings.data_dir)
+
+
+def with_key(settings: Settings) -> Settings:
+    """These settings; for the embedded database, where none is configured, with the key that lies beside its data.
+
+    Raises:
+        ConfigurationError: that key is not private. To be called once `resolve` has made the folder.
+    """
+    if not is_embedded(settings) or settings.secret_key is not None:
+        return settings
+    from .embedded_home import data_home
+    from .own_key import own_key
+
+    return settings.model_copy(update={"secret_key": SecretStr(own_key(data_home(settings.data_dir)))})
 
 
 async def prepare(settings: Settings) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -14,11 +15,12 @@ from uuid_utils.compat import uuid7
 
 from .announce import Announcer, wake_topic
 from .backend import End, not_found
-from .database import prepare
+from .database import prepare, with_key
 from .ear import Ear, OwnEar
-from .errors import DatabaseUnavailable, InvalidState
+from .errors import DatabaseUnavailable, InvalidState, SignatureError
 from .outbox import Entry, Outbox
 from .settings import Settings
+from .signing import Seals, signer_of
 from .store.link import Link, Row
 from .store.overview import Overview, overview
 from .store.reads import Reads
@@ -28,6 +30,7 @@ from .waiting import Waiters
 from .writer import GroupWriter
 
 _CONNECT_PATIENCE = 10.0  # seconds
+_STORED = tuple(field.name for field in fields(NewTask) if field.name != "id")
 _UNDER_WAY = (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING)
 
 
@@ -66,9 +69,16 @@ class DirectBackend:
         notified = settings.use_postgresql_notify
         self._announcer = Announcer(connections.side, wake_topic(settings)) if notified else None
         self._waiters = Waiters(self._calls, connections.ear, settings)
-        self._writer = GroupWriter(TaskStore(connections.writes), self._announcer.lined if self._announcer else None)
+        self._signer, self._seals = signer_of(settings), Seals.of(settings)
+        self._writer = GroupWriter(
+            TaskStore(connections.writes, self._signer), self._announcer.lined if self._announcer else None
+        )
         self._store = TaskStore(self._calls)
         self._reads = Reads(self._calls)
+
+    @property
+    def signs(self) -> bool:
+        return self._signer is not None
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         return await self._writer.write(tasks, repeat=repeat)
@@ -109,7 +119,8 @@ class DirectBackend:
             return id
         if state in _UNDER_WAY:
             raise InvalidState(f"Task {id} is {state}: only one that has ended or was stopped can be retried.")
-        entry = Entry(_clone(source), outbox := Outbox(self, together=True))
+        clone = _clone(self._checked(_source(id, source)), source)
+        entry = Entry(clone, outbox := Outbox(self, together=True))
         outbox.add(entry)
         await outbox.settle(entry)
         return entry.id
@@ -133,6 +144,17 @@ class DirectBackend:
         if self._announcer:
             await self._announcer.close()
 
+    def _checked(self, source: NewTask) -> NewTask:
+        """A task to be cloned, for its clone is signed anew: not one that somebody else wrote or altered."""
+        flaw = None
+        if self._seals is not None:
+            flaw = self._seals.flaw_of(source)
+        elif source.signature is not None:
+            flaw = "it is signed, and a clone could not be signed here; set the QUEUE_SECRET_KEY of its enqueuer"
+        if flaw is not None:
+            raise SignatureError(f"Task {source.id} can't be retried: {flaw}.")
+        return source
+
     async def _is_known(self, id: UUID) -> bool:
         """False for a task that is there, and has nothing left to be interrupted."""
         if not (await self._reads.ends([id]))[id]["known"]:
@@ -148,7 +170,7 @@ class DirectBackend:
         return True
 
 
-async def open_backend(dsn: str | None, settings: Settings) -> DirectBackend:
+async def open_backend(url: str | None, settings: Settings) -> DirectBackend:
     """The backend for this database, else that of the settings, else the embedded one.
 
     Raises:
@@ -156,13 +178,14 @@ async def open_backend(dsn: str | None, settings: Settings) -> DirectBackend:
         DatabaseUnavailable: it could not be reached within ten seconds.
         ConfigurationError: the URL is malformed, or there is none and no embedded PostgreSQL.
     """
-    if dsn is not None:
-        settings = settings.model_copy(update={"database_url": SecretStr(dsn)})
+    if url is not None:
+        settings = settings.model_copy(update={"database_url": SecretStr(url)})
     deadline = time.monotonic() + _CONNECT_PATIENCE
     pause = 0.1
     while True:
         try:
-            return DirectBackend(Connections.of(await prepare(settings), settings), settings)
+            dsn = await prepare(settings)
+            return DirectBackend(Connections.of(dsn, settings), with_key(settings))
         except DatabaseUnavailable as error:
             if time.monotonic() + pause > deadline:
                 raise DatabaseUnavailable(f"{error} Tried for {_CONNECT_PATIENCE:g} s; is the URL right?") from error
@@ -170,23 +193,24 @@ async def open_backend(dsn: str | None, settings: Settings) -> DirectBackend:
         pause = min(pause * 2, 1.0)
 
 
-def _clone(source: Row) -> NewTask:
+def _source(id: UUID, row: Row) -> NewTask:
+    stored: dict[str, Any] = {name: row[name] for name in _STORED}
+    stored["executor"] = Executor(row["executor"])
+    stored["on_parent_failure"] = row["on_parent_failure"] or "cascade"
+    stored["parents"] = tuple(row["parents"] or ())
+    return NewTask(id=id, **stored)
+
+
+def _clone(source: NewTask, row: Row) -> NewTask:
     # Not its times, which are over; and not its parents' fate: who retries by hand wants the task to run.
-    return NewTask(
+    return replace(
+        source,
         id=uuid7(),
-        function=source["function"],
-        executor=Executor(source["executor"]),
-        args=source["args"],
-        kwargs=source["kwargs"],
-        name=f"{source['name']}_retry",
-        channel=source["channel"],
-        key=source["key"],
-        priority=source["priority"],
-        max_retries=source["max_retries"],
-        timeout=source["timeout"],
-        unique_key=source["unique_key"],
-        auto_remove=source["auto_remove"],
+        name=f"{row['called']}_retry",
+        run_at=None,
+        expires_at=None,
         on_parent_failure="run",
-        parents=tuple(source["parents"]),
-        context=None if source["context"] == "{}" else source["context"],
+        parents=tuple(row["standing"]),
+        context=None if row["reached"] == "{}" else row["reached"],
+        signature=None,
     )

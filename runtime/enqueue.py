@@ -13,13 +13,14 @@ from uuid import UUID
 
 from .codec import encode_arguments, encode_json
 from .errors import InvalidTask
-from .functions import AllowList, reference, resolve
+from .functions import AllowList, is_local, reference, resolve
 from .options import _flag, _text, _timeout, _whole, executor_of, options_of
 from .outbox import Entry
-from .refs import TaskRef
+from .refs import Ref
 from .settings import Settings
 from .task import DEFAULT_CHANNEL, NewTask, Task, TaskState
 
+_LONGEST_NAME = 200  # characters
 _ON_PARENT_FAILURE = ("cascade", "run", "cancel")
 
 
@@ -31,14 +32,18 @@ def new_task(
     *,
     settings: Settings,
     id: UUID,
+    signs: bool = False,
 ) -> NewTask:
     """The row of a task. What `options`, those of add_task, leave open is up to @task, then `settings`.
+
+    A local function goes along by value where the task gets signed (`signs`).
 
     Raises:
         InvalidTask: the function can't be a task, can't be called like this, or an option is wrong.
         SerializationError: an argument can't be kept.
     """
-    function = reference(func)
+    local = signs and is_local(func)
+    function = _dumped(func) if local else reference(func)
     fields = _checked(options) if options else {}
     declared = options_of(func)
     encoded, named = encode_arguments(func, args, kwargs)
@@ -51,7 +56,7 @@ def new_task(
         executor=executor_of(func),
         args=encoded,
         kwargs=named,
-        name=name,
+        name=name or func.__qualname__[:_LONGEST_NAME] if local else name,
         channel=fields.get("channel") or declared.channel or DEFAULT_CHANNEL,
         key=fields.get("key"),
         priority=_first(fields.get("priority"), declared.priority, 0),
@@ -111,7 +116,7 @@ def as_added(task: NewTask) -> Task:
     return Task(
         id=task.id,
         name=task.name or task.function.partition(":")[2],
-        function=task.function,
+        function=task.reference,
         state=TaskState.WAITING if task.parents else TaskState.ENQUEUED,
         args=json.loads(task.args),
         kwargs=json.loads(task.kwargs or "{}"),
@@ -141,7 +146,7 @@ def as_added(task: NewTask) -> Task:
 def family_of(parent: object) -> tuple[tuple[UUID, Entry], ...]:
     """Which of the parents given as `parent` are not written yet, each with the id that it has for now."""
     given = parent if isinstance(parent, Sequence) else (parent,)
-    return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, TaskRef) and ref.created is None)
+    return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, Ref) and ref.created is None)
 
 
 @lru_cache(maxsize=4096)
@@ -152,6 +157,12 @@ def ambiguous_names(func: Callable[..., object]) -> tuple[str, ...]:
     except (TypeError, ValueError):  # no function: `reference` says so better
         return ()
     return tuple(name for name in _CHECKS if name in parameters)
+
+
+def _dumped(func: Callable[..., object]) -> str:
+    from .local import dump  # only now: a worker that never needs it is smaller
+
+    return dump(func)
 
 
 def _checked(options: Mapping[str, object]) -> dict[str, Any]:
@@ -202,7 +213,7 @@ def _parents(option: str, value: object) -> tuple[UUID, ...]:
 def _parent(option: str, value: object) -> UUID:
     if isinstance(value, UUID):
         return value
-    if isinstance(value, TaskRef | Task):
+    if isinstance(value, Ref | Task):
         return value.id
     raise InvalidTask(f"{option} is {value!r:.60}: give a TaskRef, a Task, a UUID, or a sequence of them")
 
@@ -225,7 +236,7 @@ def _context(option: str, value: object) -> str | None:
 
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "parent": _parents,
-    "name": lambda option, value: _text(option, value, 200),
+    "name": lambda option, value: _text(option, value, _LONGEST_NAME),
     "channel": lambda option, value: _text(option, value, 100),
     "key": lambda option, value: _text(option, value, 200),
     "priority": lambda option, value: _whole(option, value, -32_768, 32_767),

@@ -24,8 +24,9 @@ from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, r
 from .logging import formatted
 from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
-from .task import Executor, Json, NewTask
+from .task import LOCAL, Executor, Json, NewTask
 
+_LOCAL: Final = f"{LOCAL}:"
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 
 
@@ -48,17 +49,28 @@ class Functions:
         self._imported = imported
         self._known: dict[str, Function] = {}
 
-    def get(self, reference: str) -> Function:
-        """The function that `reference` names.
+    def get(self, reference: str, *, verified: bool = False) -> Function:
+        """The function that `reference` names, or holds, which is looked at only in a `verified` task.
 
         Raises:
             InvalidTask: it is unknown here, or not allowed.
         """
         known = self._known.get(reference)
+        if known is None and reference.startswith(_LOCAL):
+            return Function(self._loaded(reference, verified))
         if known is None:
             known = self._known[reference] = Function(resolve(reference, self._allowed))
             self._imported()
         return known
+
+    def _loaded(self, reference: str, verified: bool) -> Callable[..., Any]:
+        from .local import load  # only now: few need it
+
+        if not verified:
+            raise InvalidTask(
+                "a local function runs only in a task whose signature was checked: set QUEUE_SECRET_KEY for this server"
+            )
+        return load(reference, only_decorated=self._allowed.only_decorated)
 
 
 async def run(running: Running, functions: Functions) -> wire.End:
@@ -150,7 +162,7 @@ class _Course:
     def prepare(self, functions: Functions) -> tuple[Function, list[object], dict[str, object]]:
         attempt = self.running.attempt
         try:
-            function = functions.get(attempt.function)
+            function = functions.get(attempt.function, verified=attempt.verified)
             args, kwargs = decode_arguments(function.call, attempt.args, attempt.kwargs)
         except (InvalidTask, SerializationError) as error:
             name = "InvalidTask" if isinstance(error, InvalidTask) else "SerializationError"
@@ -296,9 +308,9 @@ def _view(running: Running) -> tuple[HookTask, dict[str, Json]]:
     task = HookTask(
         id=UUID(bytes=attempt.id),
         name=attempt.name,
-        function=attempt.function,
-        channel="",
-        priority=0,
+        function=":".join(attempt.function.split(":", 2)[:2]),
+        channel=attempt.channel,
+        priority=attempt.priority,
         args=attempt.args,
         kwargs=attempt.kwargs,
         context=context.copy(),

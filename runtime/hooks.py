@@ -61,7 +61,7 @@ class HookTask:
         return cls(
             id=task.id,
             name=task.name or task.function.partition(":")[2],
-            function=task.function,
+            function=task.reference,
             channel=task.channel,
             priority=task.priority,
             args=task.args,

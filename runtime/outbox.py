@@ -289,7 +289,7 @@ class Outbox:
     def _fail(self, entry: Entry, error: Exception) -> None:
         entry.error = error
         if not self._together:
-            logger.opt(exception=error).error("Task {} ({}) could not be written.", entry.id, entry.task.function)
+            logger.opt(exception=error).error("Task {} ({}) could not be written.", entry.id, entry.task.reference)
             self._failed.append(entry)
 
     def _forget(self, entry: Entry) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .outbox import Entry
 
 
-class TaskRef:
-    """A task that was added. Awaiting it writes it, and what was added before it, and gives its id."""
+class Ref:
+    """A task that was added, whatever way its handle has to wait for it."""
 
     __slots__ = ("_backend", "_entry")
 
@@ -39,11 +39,17 @@ class TaskRef:
         """What the outbox knows of it."""
         return self._entry
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id}, created={self.created})"
+
+
+class TaskRef(Ref):
+    """A task that was added. Awaiting it writes it, and what was added before it, and gives its id."""
+
+    __slots__ = ()
+
     def __await__(self) -> Generator[object, None, UUID]:
         return self.get_task_id().__await__()
-
-    def __repr__(self) -> str:
-        return f"TaskRef({self.id}, created={self.created})"
 
     async def get_task_id(self) -> UUID:
         """The id; the task is durable when this returns.

@@ -87,6 +87,7 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
         log_format: Literal["text", "json"] = "text"
 
         secret_key: SecretStr | None = None
+        allow_unsigned: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
         allowed_modules: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
         only_decorated: bool = False
 

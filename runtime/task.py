@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, NewType, TypeAlias
 from uuid import UUID
@@ -17,6 +17,10 @@ LeaseId = NewType("LeaseId", UUID)
 OnParentFailure: TypeAlias = Literal["cascade", "run", "cancel"]
 
 DEFAULT_CHANNEL = "default"
+
+LOCAL = "<local>"  # stands for the module in the reference of a function that travels by value
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class TaskState(StrEnum):
@@ -69,6 +73,11 @@ class NewTask:
     parents: tuple[UUID, ...] = ()
     context: str | None = None  # a JSON object
     signature: bytes | None = None
+
+    @property
+    def reference(self) -> str:
+        """The function as people want to see it: of a local one only its name."""
+        return ":".join(self.function.split(":", 2)[:2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,10 @@ class TaskLog:
 
 
 class Claimed(msgspec.Struct, gc=False):
-    """One attempt that a server holds, in the order of the columns of claim.sql; `lane` and `seq`: where it stood."""
+    """One attempt that a server holds, in the order of the columns of claim.sql; `lane` and `seq`: where it stood.
+
+    `parents` are the results of its parents, a JSON array, an empty one when they are too large to come along.
+    """
 
     lease: UUID
     lane: int
@@ -167,6 +179,37 @@ class Claimed(msgspec.Struct, gc=False):
     flagged: bool
     expired: bool
     signature: bytes | None
+    sealed: str | None = None  # what was signed beyond the above, with a signature only
+    parents: str | None = None
+    channel: str = DEFAULT_CHANNEL
+    priority: int = 0
+
+    def as_written(self) -> NewTask:
+        """The row that was claimed, for one that has a signature: whatever its enqueuer decided is in it."""
+        name, channel, key, priority, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, first = (
+            msgspec.json.decode(self.sealed or "[]")
+        )
+        return NewTask(
+            id=self.id,
+            function=self.function,
+            executor=Executor(self.executor),
+            args=self.args,
+            kwargs=self.kwargs,
+            name=name,
+            channel=channel,
+            key=key,
+            priority=priority,
+            max_retries=self.max_retries,
+            timeout=self.timeout,
+            run_at=_instant(run_at),
+            expires_at=_instant(expires_at),
+            unique_key=unique_key,
+            auto_remove=auto_remove,
+            on_parent_failure=on_parent_failure or "cascade",
+            parents=tuple(UUID(parent) for parent in parents or ()),
+            context=self.context if self.attempt == 1 else first,
+            signature=self.signature,
+        )
 
 
 class Settled(msgspec.Struct, gc=False):
@@ -208,3 +251,7 @@ class LogWrite(msgspec.Struct, gc=False):
     logger: str
     message: str
     exception: str | None
+
+
+def _instant(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)

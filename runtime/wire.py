@@ -8,13 +8,16 @@ from uuid import UUID
 
 import msgspec
 
-from .task import Executor, NewTask, OnParentFailure
+from .task import DEFAULT_CHANNEL, Executor, NewTask, OnParentFailure
 
 MAX_FRAME = 64 * 1024 * 1024  # bytes
 
 
 class Attempt(msgspec.Struct, array_like=True, gc=False):
-    """An attempt to run. `no` names it in every later message; `timeout` in seconds."""
+    """An attempt to run. `no` names it in every later message; `timeout` in seconds.
+
+    `parents`: as in Claimed. `verified`: the supervisor has checked the task's signature.
+    """
 
     no: int
     id: bytes
@@ -29,6 +32,10 @@ class Attempt(msgspec.Struct, array_like=True, gc=False):
     failures: int
     timeouts: int
     max_retries: int
+    channel: str = DEFAULT_CHANNEL
+    priority: int = 0
+    parents: str | None = None
+    verified: bool = False
 
 
 class Added(msgspec.Struct, array_like=True, gc=False):
@@ -209,6 +216,14 @@ class ContextChanged(msgspec.Struct, tag="context", array_like=True):
     value: str
 
 
+class Commit(msgspec.Struct, tag="commit", array_like=True):
+    """As ContextChanged, None if nothing changed since; answered like a Call once what was told last is durable."""
+
+    call: int
+    no: int
+    value: str | None
+
+
 class Logged(msgspec.Struct, tag="logged", array_like=True):
     lines: list[LogLine]
 
@@ -239,7 +254,7 @@ class Record(msgspec.Struct, tag="record", array_like=True):
 
 
 FromWorker: TypeAlias = (
-    Ready | Active | NotReady | Ended | Returned | Bye | ContextChanged | Logged | Pong | Call | Record
+    Ready | Active | NotReady | Ended | Returned | Bye | ContextChanged | Commit | Logged | Pong | Call | Record
 )
 
 
@@ -254,3 +269,4 @@ class WorkerArgument(msgspec.Struct, frozen=True):
     allowed_modules: tuple[str, ...]
     only_decorated: bool
     schema: str
+    signs: bool = False  # the supervisor signs and checks tasks, so that local functions can be tasks

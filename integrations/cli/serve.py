@@ -8,7 +8,7 @@ from typing import Any
 
 import uvloop
 
-from ...runtime.database import prepare, resolve
+from ...runtime.database import prepare, resolve, with_key
 from ...runtime.errors import ConfigurationError, DatabaseUnavailable
 from ...runtime.settings import Settings
 from ...runtime.store.migrate import NEWEST, as_sql, migrate
@@ -81,7 +81,7 @@ async def _start(settings: Settings, folder: Path, name: str | None, lifespan: b
     except DatabaseUnavailable:
         dsn = await resolve(settings)  # the server waits for it, and says so
     return await run(
-        settings,
+        with_key(settings),
         dsn=dsn,
         app=_app(settings, folder),
         app_dir=str(folder),

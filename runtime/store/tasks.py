@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled
 from .lanes import Lane, Lanes
 from .link import Link
@@ -35,10 +36,11 @@ class Interruption:
 
 
 class TaskStore:
-    """Tasks in PostgreSQL, over one link. Every verb is one transaction."""
+    """Tasks in PostgreSQL, over one link. Every verb is one transaction. With a `signer` what is added is signed."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, signer: Signer | None = None) -> None:
         self._link = link
+        self._signer = signer
         self.lanes = Lanes(link)
 
     async def add(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
@@ -67,7 +69,8 @@ class TaskStore:
             [low for _, _, low in lanes],
             limit,
         )
-        return [Claimed(lease, *row) for row in rows]
+        places = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
+        return [Claimed(lease, *(*row, *places[row["lane"]])) for row in rows]
 
     async def settle(
         self,
@@ -102,12 +105,17 @@ class TaskStore:
                 await run("add_tasks", *self._columns(tasks), True)
         return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
 
-    async def record(self, server: ServerId, contexts: Sequence[ContextWrite], logs: Sequence[LogWrite]) -> None:
-        """Store contexts and log lines of attempts, if they are still this server's."""
+    async def record(
+        self, server: ServerId, contexts: Sequence[ContextWrite], logs: Sequence[LogWrite]
+    ) -> frozenset[UUID]:
+        """Store contexts and log lines of attempts, if they are still this server's; the tasks whose contexts are."""
+        ours: frozenset[UUID] = frozenset()
         if contexts:
-            await self._link.fetch("write_context", server, *_context_columns(contexts))
+            rows = await self._link.fetch("write_context", server, *_context_columns(contexts))
+            ours = frozenset(row["id"] for row in rows)
         if logs:
             await self._link.fetch("write_logs", server, *_log_columns(logs), True)
+        return ours
 
     async def give_back(self, server: ServerId, ids: Sequence[UUID], *, full: Sequence[UUID]) -> int:
         """Put claimed tasks that never started back into line; how many were still ours. `full`: see settle."""
@@ -152,7 +160,7 @@ class TaskStore:
             _column([None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in tasks]),
             _column([_uuid_array(task.parents) for task in tasks]),
             _column([task.context for task in tasks]),
-            _column([task.signature for task in tasks]),
+            _column([self._signer.sign(task) if self._signer else task.signature for task in tasks]),
         ]
 
     def _settle_arguments(

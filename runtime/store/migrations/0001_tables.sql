@@ -42,6 +42,7 @@ create table queued_tasks.task (
     unique_key        text,
     on_parent_failure text        check (on_parent_failure in ('run', 'cancel')),
     parents           uuid[],
+    stand_ins         uuid[],
     args              json        not null,
     kwargs            json,
     context           json,
@@ -49,6 +50,8 @@ create table queued_tasks.task (
 ) with (fillfactor = 100, autovacuum_vacuum_insert_scale_factor = 0.2);
 comment on column queued_tasks.task.on_parent_failure is 'null: cascade';
 comment on column queued_tasks.task.parents is 'in the order in which they were given; dependency holds the links';
+comment on column queued_tasks.task.stand_ins is
+    'the parents, where a unique one was not written and another task stands for it; null: as they were given';
 
 create sequence queued_tasks.ready_seq cache 1;
 

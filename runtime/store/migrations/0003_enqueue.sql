@@ -90,8 +90,8 @@ begin
     if p_repeat or p_unique_key is not null then
         select coalesce(array_agg(u.id), '{}') into v_skip
           from unnest(p_id) u (id)
-         where exists (select from queued_tasks.tombstone s where s.id = u.id)
-            or exists (select from queued_tasks.task t where t.id = u.id);
+         where exists (select from queued_tasks.tombstone s where s.id = u.id offset 0)
+            or exists (select from queued_tasks.task t where t.id = u.id offset 0);
     end if;
 
     if p_unique_key is not null then
@@ -101,12 +101,14 @@ begin
 
     with written as (
         insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority, max_retries,
-               timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, context, signature)
+               timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, stand_ins, context,
+               signature)
         select u.id, u.function, u.executor, u.args, u.kwargs, u.name, u.channel, u.key, u.priority, u.max_retries,
                u.timeout, u.run_at, u.expires_at, u.unique_key, u.auto_remove, u.on_parent_failure,
-               case when u.parents is null or v_losers = '{}' then u.parents::uuid[]
-                    else array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
-                                 from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
+               u.parents::uuid[],
+               case when v_losers <> '{}' and u.parents::uuid[] && v_losers then
+                    array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
+                            from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
                u.context, u.signature
           from unnest(p_id, p_function, p_executor, p_args, p_kwargs, p_name, p_channel, p_key, p_priority,
                       p_max_retries, p_timeout, p_run_at, p_expires_at, p_unique_key, p_auto_remove,
@@ -133,7 +135,7 @@ begin
     if v_added is not null then
         insert into queued_tasks.dependency (parent, child)
         select distinct p.id, t.id
-          from queued_tasks.task t cross join unnest(t.parents) p (id)
+          from queued_tasks.task t cross join unnest(coalesce(t.stand_ins, t.parents)) p (id)
          where t.id = any (v_added);
 
         select array_agg(o.parent) into v_outer

@@ -1,15 +1,32 @@
+-- What the parents of a task returned, in this order, null for one that did not end done. An empty array when all
+-- that is more than travels well with a claim: the task asks for it when it wants it.
+create function queued_tasks.parent_results(p_parents uuid[]) returns json
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return (select case when coalesce(sum(octet_length(r.result::text)), 0) <= 262144
+                        then json_agg(r.result order by p.place) else '[]' end
+              from unnest(p_parents) with ordinality p (id, place)
+              left join lateral (select k.result from queued_tasks.result k
+                                  where k.id = p.id and k.state = 'done' offset 0) r on true);
+end $$;
+
 -- Take up to p_limit tasks for a server, most urgent first: by the rank of the lane, then in the order of arrival.
 --
 -- Lanes are read from above their low-water (p_lows, kept by the claimer): an index scan from the start of a line would
 -- walk over everything that was ever claimed while vacuum is held back. Rows that another server is claiming are passed
 -- over, not waited for. The first look takes no locks, so that a claim over many lanes locks just what it takes.
 --
+-- `sealed` is what a signature covers beyond the other columns: see Claimed.as_written. It costs nothing without one.
+--
 -- Two locks make claims fall into order with what others decide: the heartbeat row (a server that was given up claims
 -- nothing), and a shared advisory lock that whoever cancels unstarted tasks takes exclusively (see cancel_tasks).
 create function queued_tasks.claim(p_server uuid, p_lease uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer)
 returns table (lane integer, seq bigint, id uuid, attempt integer, failures integer, timeouts integer, crashes integer,
                function text, name text, executor smallint, args json, kwargs json, context json, timeout float8,
-               max_retries smallint, flagged boolean, expired boolean, signature bytea)
+               max_retries smallint, flagged boolean, expired boolean, signature bytea, sealed json, parents json)
 language plpgsql rows 100
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -72,7 +89,14 @@ begin
                case when q.attempt = 1 then t.context else coalesce(c.value, t.context) end,
                t.timeout, t.max_retries,
                t.unique_key is not null or t.auto_remove or t.parents is not null,
-               coalesce(t.expires_at <= now(), false), t.signature
+               coalesce(t.expires_at <= now(), false), t.signature,
+               case when t.signature is not null then
+                    json_build_array(t.name, t.channel, t.key, t.priority, (extract(epoch from t.run_at) * 1000000)::bigint,
+                                     (extract(epoch from t.expires_at) * 1000000)::bigint, t.unique_key, t.auto_remove,
+                                     t.on_parent_failure, t.parents,
+                                     case when q.attempt > 1 then t.context::text end) end,
+               case when t.parents is not null then
+                    queued_tasks.parent_results(coalesce(t.stand_ins, t.parents)) end
           from unnest(v_lanes, v_seqs, v_ids, v_tries) q (lane, seq, id, attempt)
           join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
           left join lateral (
@@ -83,7 +107,7 @@ begin
           left join lateral (
                select x.value from queued_tasks.context x where x.id = q.id and q.attempt > 1
                 order by x.attempt desc, x.version desc limit 1) c on true
-         where not exists (select from queued_tasks.result r where r.id = q.id);
+         where not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         get diagnostics v_count = row_count;
         exit when v_count > 0;
 
@@ -97,9 +121,10 @@ begin
         if v_count < cardinality(v_ids) then
             select array_agg(q.id), array_agg(q.attempt) into v_ids, v_tries
               from unnest(v_ids, v_tries) q (id, attempt)
-             where exists (select from queued_tasks.task t where t.id = q.id)
-               and not exists (select from queued_tasks.result r where r.id = q.id);
+             where exists (select from queued_tasks.task t where t.id = q.id offset 0)
+               and not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         end if;
         insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
+        perform queued_tasks.tell_watchers(v_ids);
     end if;
 end $$;

@@ -10,7 +10,8 @@ select u.id, u.attempt, l.server, l.claimed_at
 create view queued_tasks.task_view as
 select t.id,
        coalesce(t.name, split_part(t.function, ':', 2)) as name,
-       t.function,
+       case when starts_with(t.function, '<local>:') then '<local>:' || split_part(t.function, ':', 2)
+            else t.function end as function,
        case when r.id is not null then r.state
             when s.id is not null then 'stopped'::queued_tasks.task_state
             when l.attempt is not null then 'doing'::queued_tasks.task_state
@@ -29,7 +30,7 @@ select t.id,
        t.timeout,
        t.auto_remove,
        t.unique_key,
-       coalesce(t.parents, '{}') as parents,
+       coalesce(t.stand_ins, t.parents, '{}') as parents,
        t.created_at,
        coalesce(a.next_at, t.run_at) as run_at,
        t.expires_at,
@@ -63,3 +64,22 @@ select t.id,
        select x.value from queued_tasks.context x where x.id = t.id
         order by x.attempt desc, x.version desc limit 1) c on true
   left join queued_tasks.server v on v.id = coalesce(r.server, l.server, a.server);
+
+-- How far tasks are, for whoever waits for them.
+create function queued_tasks.get_ends(p_ids uuid[])
+returns table (id uuid, known boolean, state text, result json, exception_name text, exception_message text,
+               exception_traceback text, stopped boolean)
+language plpgsql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select q.id, t.id is not null, r.state::text, r.result, r.exception_name, r.exception_message,
+           r.exception_traceback, s.id is not null
+      from unnest(p_ids) q (id)
+      left join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
+      left join lateral (select * from queued_tasks.result k where k.id = q.id offset 0) r on true
+      left join lateral (select * from queued_tasks.stopped k where k.id = q.id offset 0) s on true;
+end $$;

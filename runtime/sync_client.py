@@ -1,0 +1,191 @@
+"""The handle for code without an event loop: `def` tasks, scripts, Flask and Django views. Its methods block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import wraps
+from threading import Lock, Thread
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from uuid import UUID
+
+from .blocking import block_on
+from .client import QueuedTasks
+from .current import Block
+from .errors import InvalidState
+from .outbox import Entry
+from .refs import Ref, TaskRef
+from .settings import Settings
+from .task import Json, Task, TaskSpec, TaskState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _twin(
+    method: Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncQueuedTasks, P], T]:
+    """The method that waits for `method`, which asks about tasks and may have to write some of them first."""
+
+    @wraps(method)
+    def blocking(self: SyncQueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._write_asked(args)
+        return self._wait(method(self._handle, *args, **kwargs))
+
+    return blocking
+
+
+def _twin_that_writes(
+    method: Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncQueuedTasks, P], T]:
+    @wraps(method)
+    def blocking(self: SyncQueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._write(method(self._handle, *args, **kwargs))
+
+    return blocking
+
+
+def _twin_of_add(
+    add: Callable[Concatenate[QueuedTasks, P], TaskRef],
+) -> Callable[Concatenate[SyncQueuedTasks, P], SyncTaskRef]:
+    @wraps(add)
+    def added(self: SyncQueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> SyncTaskRef:
+        self._check_process()
+        return SyncTaskRef(add(self._handle, *args, **kwargs).entry, self)
+
+    return added
+
+
+class SyncQueuedTasks:
+    """As QueuedTasks, but what is awaited there blocks here, and raises the same. Safe to use from several threads.
+
+    Get one from `QueuedTasks.sync()`, in a `def` task from `current()`.
+    """
+
+    def __init__(self, handle: QueuedTasks, block: Block) -> None:
+        self._handle = handle
+        self._block = block
+        self._turn = Lock()
+        self._process = os.getpid()
+
+    @classmethod
+    def current(cls) -> SyncQueuedTasks:
+        """The handle of the `def` task that this code runs for: what `QueuedTasks.current()` gives there.
+
+        Raises:
+            InvalidState: no task runs here, or one that is `async def`.
+        """
+        handle: object = QueuedTasks.current()
+        if isinstance(handle, SyncQueuedTasks):
+            return handle
+        raise InvalidState("This task is async def: use QueuedTasks.current(), whose methods are awaited.")
+
+    add_task = _twin_of_add(QueuedTasks.add_task)
+    flush = _twin_that_writes(QueuedTasks.flush)
+    get_task_by_id = _twin(QueuedTasks.get_task_by_id)
+    get_task_status = _twin(QueuedTasks.get_task_status)
+    get_pending_tasks_count = _twin(QueuedTasks.get_pending_tasks_count)
+    retry_task = _twin(QueuedTasks.retry_task)
+    cancel_task = _twin(QueuedTasks.cancel_task)
+    stop_task = _twin(QueuedTasks.stop_task)
+    list_tasks = _twin(QueuedTasks.list_tasks)
+    get_logs = _twin(QueuedTasks.get_logs)
+
+    def add_tasks(self, items: Iterable[TaskSpec]) -> list[SyncTaskRef]:
+        """Add many tasks in one statement, all or none; written when it returns. Raises what `add_task` does."""
+        return [SyncTaskRef(ref.entry, self) for ref in self._write(self._handle.add_tasks(items))]
+
+    def schedule(
+        self,
+        func_or_path: Callable[..., object] | str,
+        run_at: datetime | timedelta,
+        *,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        **options: Any,
+    ) -> Task:
+        """Add a task for later; written when it returns. See `QueuedTasks.schedule`."""
+        return self._write(self._handle.schedule(func_or_path, run_at, args=args, kwargs=kwargs, **options))
+
+    def _write_asked(self, args: tuple[object, ...]) -> None:
+        """Write what was added if it is that which is asked about: hooks of the user's have a say in it."""
+        outbox = self._handle._outbox
+        if args and any(entry.id in args or str(entry.id) in args for entry in outbox.entries):
+            self._write(outbox.write())
+
+    def _write(self, work: Coroutine[Any, Any, T]) -> T:
+        self._check_process(work)
+        with self._turn:
+            return self._block(work, own_code=True)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        self._check_process(work)
+        return self._block(work)
+
+    def _check_process(self, work: Coroutine[Any, Any, object] | None = None) -> None:
+        if os.getpid() != self._process:
+            if work is not None:
+                work.close()
+            raise InvalidState(
+                "This handle belongs to the process that this one was forked from: open QueuedTasks.sync() after the "
+                "fork, in each process."
+            )
+
+
+class SyncTaskRef(Ref):
+    """A task that was added. Its methods block; each of them writes the task first, and what was added before it."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, entry: Entry, tasks: SyncQueuedTasks) -> None:
+        super().__init__(entry, tasks._handle.backend)
+        self._tasks = tasks
+
+    def get_task_id(self) -> UUID:
+        """The id; the task is durable when this returns. Raises DatabaseUnavailable: see `TaskRef`."""
+        if self._entry.created is None:
+            self._tasks._write(self._entry.home.settle(self._entry))
+        return self._entry.id
+
+    def get_state(self) -> TaskState:
+        """Where the task stands. Raises TaskNotFound once it was removed."""
+        return self._ask(TaskRef.get_state)
+
+    def cancel(self) -> bool:
+        """Cancel the task; False when it had ended. A running one is told and ends soon after."""
+        return self._ask(TaskRef.cancel)
+
+    def stop(self) -> bool:
+        """Interrupt the task until somebody retries it; False when it doesn't run."""
+        return self._ask(TaskRef.stop)
+
+    def wait(self, timeout: float | timedelta | None = None) -> Json:
+        """The result of the task, once it is done; `timeout` in seconds. Raises what `TaskRef.wait` does."""
+        return self._ask(lambda ref: ref.wait(timeout))
+
+    def _ask(self, verb: Callable[[TaskRef], Coroutine[Any, Any, T]]) -> T:
+        self.get_task_id()
+        return self._tasks._wait(verb(TaskRef(self._entry, self._backend)))
+
+
+@contextmanager
+def connected(dsn: str | None, settings: Settings | None) -> Iterator[SyncQueuedTasks]:
+    """See `QueuedTasks.sync`."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="queued-tasks", daemon=True)
+    thread.start()
+    block = block_on(loop)
+    try:
+        connection = QueuedTasks.connect(dsn, settings=settings)
+        tasks = SyncQueuedTasks(block(connection.__aenter__()), block)
+        try:
+            yield tasks
+        finally:
+            tasks._wait(cast("Coroutine[Any, Any, object]", connection.__aexit__(None, None, None)))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
