@@ -1,4 +1,4 @@
-"""Upkeep that any server may do: rescue of lost servers, delayed tasks that are due, retention."""
+"""Upkeep that any server may do: rescue of lost servers, posted tasks, delayed ones that are due, retention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .announcements import Announcements
 from .messages import DueIn, JanitorMessage, PeersChanged, Tick, Wake
 from .watch import Watch
 
-LOOK_FOR_DUE = 2.0  # seconds between two looks at the delayed tasks, unless one is known to be due sooner
 LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
 LOOK_AT_PEERS = 0.9  # seconds, a little less than a tick
 SWEEP_EVERY = 30.0  # seconds
@@ -26,7 +25,9 @@ BATCH = 1_000  # tasks
 
 
 class Janitor(Actor[JanitorMessage]):
-    """On each tick does what is due. What can't be done while PostgreSQL is away is done on a later tick."""
+    """`look_every`: seconds between two looks at the tasks for later, unless one is known to be due sooner.
+
+    On each tick does what is due. What can't be done while PostgreSQL is away is done on a later tick."""
 
     def __init__(
         self,
@@ -37,11 +38,13 @@ class Janitor(Actor[JanitorMessage]):
         *,
         lease_ttl: float,
         retention: float,
+        look_every: float,
     ) -> None:
         self._servers = servers
         self._upkeep = upkeep
         self._announcements = announcements
         self._retention = retention
+        self._look_every = look_every
         self._watch = Watch(server, lease_ttl)
         self._alarm: asyncio.TimerHandle | None = None
         self._look_at = 0.0
@@ -90,17 +93,21 @@ class Janitor(Actor[JanitorMessage]):
             if lined is not None:
                 logger.warning("server {} ({}) is lost: {} of its tasks run again", peer.name, peer.id, lined)
                 self._announcements.lined(lined)
+                self._due_at = 0.0  # only the lost one knew when what it had put off is due
 
     async def _promote(self, now: float) -> None:
+        posted, free = await self._upkeep.promote_inbox(BATCH)
         lined, next_in = await self._upkeep.promote(BATCH)
-        self._due_at = now + LOOK_FOR_DUE
+        self._due_at = now + self._look_every
         if next_in is not None:
             self._set_alarm(next_in)
-        self._announcements.lined(lined)
+        self._announcements.lined(free + lined)
+        if posted == BATCH:
+            self.ref.tell(Wake())
 
     def _set_alarm(self, seconds: float) -> None:
         """Look at the delayed tasks then, unless that is to happen sooner."""
-        if seconds >= LOOK_FOR_DUE:
+        if seconds >= self._look_every:
             return
         now = asyncio.get_running_loop().time()
         if self._alarm is not None:
@@ -120,5 +127,7 @@ class Janitor(Actor[JanitorMessage]):
 
     async def _prune(self) -> None:
         while await self._upkeep.prune(self._retention, BATCH) == BATCH:
+            pass
+        while await self._upkeep.remove_lingering(BATCH) == BATCH:
             pass
         await self._upkeep.prune_traces(self._retention)

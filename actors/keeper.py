@@ -34,6 +34,7 @@ class Keeper(Actor[KeeperMessage]):
         *,
         lease_ttl: float,
         health_file: Path | None,
+        topic: str | None,
     ) -> None:
         self._store = store
         self._identity = identity
@@ -43,6 +44,7 @@ class Keeper(Actor[KeeperMessage]):
         self._supervisor = supervisor
         self._lease_ttl = lease_ttl
         self._health_file = health_file
+        self._topic = topic  # where SQL functions say that there is something in the inbox
         self._rates = _Rates(vitals)
         self._process = psutil.Process()
         self._away = False
@@ -82,6 +84,7 @@ class Keeper(Actor[KeeperMessage]):
                 "load": round(os.getloadavg()[0], 2),
                 "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
                 "error": vitals.error,
+                "topic": self._topic,
             },
         )
 

@@ -55,6 +55,7 @@ from .worker import DRAIN_GRACE, Colleagues, Worker
 # An actor that holds attempts is not restarted alone: what it knew of them is gone, and only the end of the whole
 # incarnation gives them back.
 FATAL = Restarts(most=0)
+LOOK_FOR_DUE = 10.0  # seconds between two looks at tasks for later, where notifications tell of new ones
 FIRST_PAUSE = 0.02  # seconds after which a claim that found nothing is repeated when nobody notifies
 
 
@@ -181,6 +182,7 @@ class Actors:
                 self._announcements(),
                 lease_ttl=ttl,
                 retention=settings.retention_days * 86_400,
+                look_every=LOOK_FOR_DUE if our.topic else settings.polling_interval.total_seconds(),
             ),
         )
         self.keeper = self._tree.start(
@@ -257,9 +259,8 @@ class Actors:
         return ref
 
     def _wind_the_clock(self) -> None:
-        poll = self._our.settings.polling_interval.total_seconds()
         self._tree.every(self.keeper, BEAT_EVERY, Tick())
-        self._tree.every(self.claimer, poll if self._our.topic else FIRST_PAUSE, Tick())
+        self._tree.every(self.claimer, 0.2 if self._our.topic else FIRST_PAUSE, Tick())
         self._tree.every(self.settler, 0.5, Tick())
         self._tree.every(self.janitor, 1.0, Tick())
         self._tree.every(self.listener, 1.0, Tick())

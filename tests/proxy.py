@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+_SYNC = b"S\x00\x00\x00\x04"  # Sync: the end of one statement
 _IDLE = b"Z\x00\x00\x00\x05I"  # ReadyForQuery, outside of a transaction: what was sent before is committed
 
 
@@ -25,6 +26,7 @@ class Proxy:
         self._passing.set()
         self._fatal: bytes | None = None
         self.cuts = 0
+        self.asked = 0  # statements that clients have sent
 
     async def open(self) -> None:
         """Take connections, and pass on what comes."""
@@ -74,6 +76,7 @@ class Proxy:
     ) -> None:
         while chunk := await reader.read(65_536):
             await self._passing.wait()
+            self.asked += 0 if answers else chunk.count(_SYNC)
             if not answers and self._fatal and self._fatal in chunk:
                 self._fatal = None
                 doomed.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -15,8 +16,11 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import psutil
 
+from queued_tasks import QueuedTasks, TaskRef
+from tests.apps import work
 from tests.command import environment
 from tests.databases import connected
 from tests.waiting import wait_until
@@ -31,7 +35,8 @@ class Server:
     def __init__(self, process: asyncio.subprocess.Process, name: str, database: str, log: Path) -> None:
         self._process = process
         self._database = database
-        self._log = log
+        self._log: Path | None = log
+        self._said = ""
         self.name = name
 
     @property
@@ -41,7 +46,11 @@ class Server:
     @property
     def said(self) -> str:
         """All that it has written to stderr."""
-        return self._log.read_text(errors="replace")
+        return self._said if self._log is None else self._log.read_text(errors="replace")
+
+    def remember(self) -> None:
+        """Keep what it has written beyond the life of the file."""
+        self._said, self._log = self.said, None
 
     @property
     def running(self) -> bool:
@@ -87,6 +96,14 @@ class Server:
         row = await self.heartbeat()
         return None if row is None else json.loads(row["details"]).get("error")
 
+    async def probe(self, path: str) -> int:
+        """The status of the answer to an orchestrator's question; it needs `health_port=0`."""
+        await wait_until(lambda: "probes on" in self.said)
+        found = re.search(r"probes on (http://[\d.]+:\d+)", self.said)
+        assert found
+        async with httpx.AsyncClient() as client:
+            return (await client.get(found[1] + path)).status_code
+
     async def is_working(self) -> bool:
         return not self.running or await self.state() == "running"
 
@@ -119,25 +136,47 @@ async def running_server(
     settings = {f"QUEUE_{key.upper()}": str(value) for key, value in environ.items()}
     arguments = ["start", "--app-dir", str(app_dir), "--workers", str(workers), "--name", name, *options]
     arguments += [] if app is None else ["--app", app]
-    with tempfile.TemporaryDirectory(prefix="server-") as folder:
-        log = Path(folder, "log")
-        with log.open("wb") as written:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "queued_tasks", *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-                cwd=ROOT,
-                env=environment(database, **settings),
-                start_new_session=True,
-            )
+    async with _running(("queued_tasks", *arguments), environment(database, **settings)) as (process, log):
         server = Server(process, name, database, log)
         try:
             if wait:
                 await server.wait_for_work()
             yield server
+        finally:
+            server.remember()
+
+
+@asynccontextmanager
+async def serving(app: str, database: str) -> AsyncIterator[str]:
+    """uvicorn in a process of its own, serving `app`; the URL that it serves on."""
+    arguments = ("uvicorn", app, "--port", "0", "--no-access-log")
+    async with _running(arguments, environment(database)) as (process, log):
+        await wait_until(lambda: process.returncode is not None or "Uvicorn running" in log.read_text())
+        found = re.search(r"http://[\d.]+:\d+", log.read_text())
+        assert found, "uvicorn did not start"
+        yield found[0]
+
+
+@asynccontextmanager
+async def _running(
+    arguments: tuple[str, ...], environ: dict[str, str]
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
+    """`python -m` with these arguments, killed in the end, and the file with what it prints: shown on failure."""
+    with tempfile.NamedTemporaryFile(prefix="server-") as written:
+        log = Path(written.name)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            cwd=ROOT,
+            env=environ,
+            start_new_session=True,
+        )
+        try:
+            yield process, log
         except BaseException:
-            print(f"--- {name} (exit code {process.returncode}) wrote:\n{server.said}")
+            print(_last_words(arguments[0], process.returncode, log))
             raise
         finally:
             if process.returncode is None:
@@ -184,6 +223,32 @@ async def rows_of(database: str) -> AsyncIterator[Rows]:
     """The tables of a database."""
     async with connected(database) as connection:
         yield Rows(connection)
+
+
+def marks(folder: Path, what: str) -> int:
+    """How many tasks have left the mark `what` in a folder."""
+    return len(list(folder.glob(f"{what}.*")))
+
+
+def started(folder: Path) -> int:
+    """How many tasks that hold have started there, each run counted."""
+    return marks(folder, "started")
+
+
+def go(folder: Path) -> None:
+    """Let the tasks end that hold there."""
+    (folder / "go").touch()
+
+
+async def held_tasks(tasks: QueuedTasks, folder: Path, count: int, function: object = work.hold) -> list[TaskRef]:
+    """Tasks that run until `go`, written."""
+    refs = [tasks.add_task(function, str(folder)) for _ in range(count)]  # type: ignore[arg-type]
+    await tasks.flush()
+    return refs
+
+
+def _last_words(name: str, code: int | None, log: Path) -> str:
+    return f"--- {name} (exit code {code}) wrote:\n{log.read_text(errors='replace')}"
 
 
 def _is_worker(process: psutil.Process) -> bool:

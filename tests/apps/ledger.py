@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import asyncpg
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from queued_tasks import QueuedTasks, on_worker_start, on_worker_stop, worker_state
-from queued_tasks.integrations.fastapi import Inject, lifespan
+from queued_tasks.integrations.fastapi import get_tasks, lifespan
 
 app = FastAPI(lifespan=lifespan)
 
@@ -29,5 +30,5 @@ async def write(number: int) -> int:
 
 
 @app.post("/numbers/{number}")
-async def post(number: int, tasks: QueuedTasks = Inject(QueuedTasks)) -> str:
+async def post(number: int, tasks: Annotated[QueuedTasks, Depends(get_tasks)]) -> str:
     return str(tasks.add_task(write, number).id)

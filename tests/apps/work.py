@@ -22,6 +22,7 @@ from queued_tasks import (
     set_context,
     task,
 )
+from tests.waiting import wait_until
 
 log = getLogger(__name__)
 
@@ -47,10 +48,12 @@ def _mark(folder: str, what: str) -> None:
 
 
 async def hold(folder: str) -> int:
-    """Say that it has started, end once there is a file `go`."""
+    """Say that it has started, end once there is a file `go`; say that it has ended, however it does."""
     _mark(folder, "started")
-    while not Path(folder, "go").exists():
-        await asyncio.sleep(0.01)
+    try:
+        await wait_until(Path(folder, "go").exists, deadline=300)
+    finally:
+        _mark(folder, "ended")
     return os.getpid()
 
 
@@ -162,6 +165,11 @@ async def ask_failing_child() -> str:
     except TaskFailed as error:
         return error.exception_message
     return "no error"
+
+
+async def wait_for_hold(folder: str) -> int:
+    ref = QueuedTasks.current().add_task(hold, folder)
+    return int(await ref.wait(300))
 
 
 async def retry_other(id: UUID) -> str:

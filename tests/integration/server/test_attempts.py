@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,32 +10,10 @@ import pytest
 
 from queued_tasks import QueuedTasks, TaskCancelled, TaskFailed, TaskNotFound, TaskState, TaskStopped, TaskTimeout
 from tests.apps import work
-from tests.servers import Rows, Server, rows_of, running_server
+from tests.servers import Rows, Server, go, marks, running_server, started
 from tests.waiting import wait_until
 
 LIMIT = 30  # seconds
-
-
-@pytest.fixture
-async def server(database: str) -> AsyncIterator[Server]:
-    async with running_server(database) as server:
-        yield server
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as tasks:
-        yield tasks
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_of(database) as rows:
-        yield rows
-
-
-def count(folder: Path, what: str) -> int:
-    return len(list(folder.glob(f"{what}.*")))
 
 
 async def test_results_of_async_and_sync_tasks_come_back(server: Server, tasks: QueuedTasks) -> None:
@@ -87,10 +64,10 @@ async def test_a_task_that_blocks_its_loop_is_killed_and_its_neighbours_run_agai
     server: Server, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
     neighbours = [tasks.add_task(work.hold, str(tmp_path)) for _ in range(3)]
-    await wait_until(lambda: count(tmp_path, "started") == 3)
+    await wait_until(lambda: started(tmp_path) == 3)
     spinning = tasks.add_task(work.spin, str(tmp_path), timeout=0.2)
-    await wait_until(lambda: count(tmp_path, "spinning"))
-    (tmp_path / "go").touch()
+    await wait_until(lambda: marks(tmp_path, "spinning"))
+    go(tmp_path)
     with pytest.raises(TaskTimeout):
         await spinning.wait(LIMIT)
     for neighbour in neighbours:
@@ -101,7 +78,7 @@ async def test_a_task_that_blocks_its_loop_is_killed_and_its_neighbours_run_agai
 async def test_a_running_task_is_cancelled(server: Server, tasks: QueuedTasks, tmp_path: Path) -> None:
     ref = tasks.add_task(work.hold, str(tmp_path))
     await ref
-    await wait_until(lambda: count(tmp_path, "started"))
+    await wait_until(lambda: started(tmp_path))
     assert await ref.cancel()
     with pytest.raises(TaskCancelled):
         await ref.wait(LIMIT)
@@ -110,7 +87,7 @@ async def test_a_running_task_is_cancelled(server: Server, tasks: QueuedTasks, t
 async def test_a_running_sync_task_is_cancelled(server: Server, tasks: QueuedTasks, tmp_path: Path) -> None:
     ref = tasks.add_task(work.hold_plainly, str(tmp_path))
     await ref
-    await wait_until(lambda: count(tmp_path, "started"))
+    await wait_until(lambda: started(tmp_path))
     assert await ref.cancel()
     with pytest.raises(TaskCancelled):
         await ref.wait(LIMIT)
@@ -126,21 +103,21 @@ async def test_a_task_that_has_not_started_is_cancelled_for_good(
         await ref.wait(LIMIT)
     later = tasks.add_task(work.add, 1, 1, run_at=timedelta(seconds=0.6))
     await later.wait(LIMIT)
-    assert not count(tmp_path, "ran")
+    assert not marks(tmp_path, "ran")
 
 
 async def test_a_stopped_task_goes_on_when_it_is_retried(server: Server, tasks: QueuedTasks, tmp_path: Path) -> None:
     ref = tasks.add_task(work.hold, str(tmp_path))
     await ref
-    await wait_until(lambda: count(tmp_path, "started"))
+    await wait_until(lambda: started(tmp_path))
     assert await ref.stop()
     with pytest.raises(TaskStopped):
         await ref.wait(LIMIT)
-    (tmp_path / "go").touch()
+    go(tmp_path)
     retried = await tasks.retry_task(ref.id)
     assert retried.id == ref.id
     await ref.wait(LIMIT)
-    assert count(tmp_path, "started") == 2
+    assert started(tmp_path) == 2
 
 
 async def test_a_delayed_task_runs_when_it_is_due_and_not_before(server: Server, tasks: QueuedTasks) -> None:
@@ -176,7 +153,7 @@ async def test_the_context_can_be_read_while_the_task_runs(server: Server, tasks
         return await context() == {"step": {"now": 1}}
 
     await wait_until(has_begun)
-    (tmp_path / "go").touch()
+    go(tmp_path)
     assert await ref.wait(LIMIT) == 2
     assert await context() == {"step": {"now": 2}}
 
@@ -193,9 +170,9 @@ async def test_auto_remove_gives_the_result_to_whoever_waits(
 ) -> None:
     ref = tasks.add_task(work.hold, str(tmp_path), auto_remove=True)
     waiting = asyncio.ensure_future(ref.wait(LIMIT))
-    await wait_until(lambda: count(tmp_path, "started"))
+    await wait_until(lambda: started(tmp_path))
     await wait_until(lambda: rows.value("select count(*) from queued_tasks.waiter"))
-    (tmp_path / "go").touch()
+    go(tmp_path)
     assert isinstance(await waiting, int)
 
 
@@ -224,7 +201,7 @@ async def test_a_batch_of_large_arguments_reaches_its_worker(server: Server, tas
 async def test_the_state_is_doing_while_a_task_runs(server: Server, tasks: QueuedTasks, tmp_path: Path) -> None:
     ref = tasks.add_task(work.hold, str(tmp_path))
     await ref
-    await wait_until(lambda: count(tmp_path, "started"))
+    await wait_until(lambda: started(tmp_path))
     assert await ref.get_state() is TaskState.DOING
 
 

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from queued_tasks import QueuedTasks, TaskRef, WorkerDied
+from queued_tasks import QueuedTasks, WorkerDied
 from tests.apps import work
-from tests.servers import Rows, rows_of, running_server
+from tests.servers import Rows, Server, go, held_tasks, marks, running_server, started
 from tests.waiting import wait_until
 
 LIMIT = 30  # seconds
 WORKER_DEATH = 4 * 1.0  # seconds: four times what is promised
 SERVER_DEATH = 4 * 5.0
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as tasks:
-        yield tasks
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_of(database) as rows:
-        yield rows
-
-
-def started(folder: Path) -> int:
-    return len(list(folder.glob("started.*")))
-
-
-async def held_tasks(tasks: QueuedTasks, folder: Path, count: int, function: object = work.hold) -> list[TaskRef]:
-    refs = [tasks.add_task(function, str(folder)) for _ in range(count)]  # type: ignore[arg-type]
-    await tasks.flush()
-    return refs
 
 
 @pytest.mark.parametrize("function", [work.hold, work.hold_plainly], ids=["async", "sync"])
@@ -51,7 +28,7 @@ async def test_tasks_of_a_killed_worker_run_again_and_others_are_left_alone(
         victim = next(worker for worker in server.workers() if _runs_a_task(worker.pid, tmp_path))
         victim.kill()
         await wait_until(lambda: started(tmp_path) == 3, deadline=WORKER_DEATH)
-        (tmp_path / "go").touch()
+        go(tmp_path)
         for ref in refs:
             await ref.wait(LIMIT)
     assert sorted([await rows.outcomes(ref.id) for ref in refs]) == [[], ["crashed"]]
@@ -90,7 +67,7 @@ async def test_neighbours_of_a_task_that_kills_its_worker_are_not_failed_for_it(
         killer = tasks.add_task(work.kill_worker, str(tmp_path))
         await killer
         await wait_until(lambda: started(tmp_path) == 2)
-        (neighbours / "go").touch()
+        go(neighbours)
         for ref in refs:
             await ref.wait(LIMIT)
         with pytest.raises(WorkerDied):
@@ -102,7 +79,7 @@ async def test_the_workers_of_a_killed_server_die_with_it(database: str, tasks: 
         await tasks.add_task(work.add_plainly, 1, 1).wait(LIMIT)
         spinning = tasks.add_task(work.spin, str(tmp_path))
         await spinning
-        await wait_until(lambda: list(tmp_path.glob("spinning.*")))
+        await wait_until(lambda: marks(tmp_path, "spinning"))
         workers = server.workers()
         server.signal(signal.SIGKILL)
         assert await server.exited() == -signal.SIGKILL
@@ -119,7 +96,7 @@ async def test_a_second_server_takes_over_from_a_killed_one(
             first.signal(signal.SIGKILL)
             await first.exited()
             await wait_until(lambda: started(tmp_path) == 10, deadline=SERVER_DEATH)
-            (tmp_path / "go").touch()
+            go(tmp_path)
             for ref in refs:
                 await ref.wait(LIMIT)
     assert [await rows.outcomes(ref.id) for ref in refs] == [["interrupted"]] * 5
@@ -136,7 +113,7 @@ async def test_a_killed_server_that_is_started_again_takes_over_from_itself(
         await first.exited()
     async with running_server(database):
         await wait_until(lambda: started(tmp_path) == 10, deadline=SERVER_DEATH)
-        (tmp_path / "go").touch()
+        go(tmp_path)
         for ref in refs:
             await ref.wait(LIMIT)
 
@@ -152,7 +129,7 @@ async def test_a_server_whose_row_is_gone_drops_everything_and_starts_afresh(
         await wait_until(lambda: not any(worker.is_running() for worker in workers))
         await server.wait_for_work()
         await wait_until(lambda: started(tmp_path) == 6)
-        (tmp_path / "go").touch()
+        go(tmp_path)
         for ref in refs:
             await ref.wait(LIMIT)
         assert await rows.value("select count(*) from queued_tasks.server") == 2
@@ -169,11 +146,11 @@ async def test_workers_that_die_over_and_over_are_replaced_ever_more_slowly(data
         "    threading.Timer(0.05, os._exit, [9]).start()\n"
     )
     async with running_server(database, app="mortal:app", app_dir=tmp_path, wait=False) as server:
-        await wait_until(lambda: _says(server.error, "die again and again"))
-        born = len(list(tmp_path.glob("born.*")))
+        await wait_until(lambda: _says(server, "die again and again"))
+        born = marks(tmp_path, "born")
         then = time.monotonic()
         await wait_until(lambda: server.said.count("died") > 8)
-        assert len(list(tmp_path.glob("born.*"))) - born <= 2 + (time.monotonic() - then) / 0.25
+        assert marks(tmp_path, "born") - born <= 2 + (time.monotonic() - then) / 0.25
         assert await server.stop() == 0
 
 
@@ -181,5 +158,5 @@ def _runs_a_task(pid: int, folder: Path) -> bool:
     return any(path.name.startswith(f"started.{pid}.") for path in folder.iterdir())
 
 
-async def _says(error: object, text: str) -> bool:
-    return text in (await error() or "")  # type: ignore[operator]
+async def _says(server: Server, text: str) -> bool:
+    return text in (await server.error() or "")

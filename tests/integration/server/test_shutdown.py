@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from queued_tasks import QueuedTasks, TaskRef
+from queued_tasks import QueuedTasks
 from tests.apps import work
-from tests.servers import Rows, rows_of, running_server
+from tests.servers import Rows, Server, go, held_tasks, marks, running_server, started
 from tests.waiting import wait_until
 
 LIMIT = 30  # seconds
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as tasks:
-        yield tasks
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_of(database) as rows:
-        yield rows
-
-
-def started(folder: Path) -> int:
-    return len(list(folder.glob("started.*")))
-
-
-async def held_tasks(tasks: QueuedTasks, folder: Path, count: int, function: object = work.hold) -> list[TaskRef]:
-    refs = [tasks.add_task(function, str(folder)) for _ in range(count)]  # type: ignore[arg-type]
-    await tasks.flush()
-    return refs
 
 
 async def test_sigterm_lets_what_runs_finish_and_hands_back_the_rest(
@@ -45,8 +22,8 @@ async def test_sigterm_lets_what_runs_finish_and_hands_back_the_rest(
     async with running_server(database, workers=2, concurrency=10) as server:
         await wait_until(lambda: started(tmp_path) == 20)
         server.signal(signal.SIGTERM)
-        await wait_until(lambda: _is(server.state, "draining"))
-        (tmp_path / "go").touch()
+        await wait_until(lambda: _is(server, "draining"))
+        go(tmp_path)
         assert await server.exited() == 0
     assert (await rows.states(), await rows.leases()) == ({"done": 20, "enqueued": 40}, 0)
     async with running_server(database, workers=2):
@@ -71,8 +48,8 @@ async def test_ctrl_c_in_a_terminal_drains_as_sigterm_does(
     async with running_server(database) as server:
         await wait_until(lambda: started(tmp_path) == 4)
         server.interrupt_group()
-        await wait_until(lambda: _is(server.state, "draining"))
-        (tmp_path / "go").touch()
+        await wait_until(lambda: _is(server, "draining"))
+        go(tmp_path)
         assert await server.exited() == 0
     assert await rows.states() == {"done": 4}
 
@@ -86,7 +63,7 @@ async def test_a_task_longer_than_the_grace_is_interrupted_and_runs_again_withou
         await wait_until(lambda: started(tmp_path) == 1)
         assert await server.stop() == 0
     assert await rows.outcomes(ref.id) == ["interrupted"]
-    (tmp_path / "go").touch()
+    go(tmp_path)
     async with running_server(database):
         await ref.wait(LIMIT)
     task = await tasks.get_task_by_id(ref.id)
@@ -100,7 +77,7 @@ async def test_code_that_never_gives_way_can_not_hold_up_a_shutdown(
     spinning = tasks.add_task(work.spin, str(tmp_path))
     await spinning
     async with running_server(database, shutdown_grace=0.2) as server:
-        await wait_until(lambda: list(tmp_path.glob("spinning.*")))
+        await wait_until(lambda: marks(tmp_path, "spinning"))
         assert await server.stop() == 0
     assert await rows.outcomes(spinning.id) == ["interrupted"]
 
@@ -113,11 +90,11 @@ async def test_a_second_sigterm_ends_at_once_and_the_next_server_takes_over(
         await wait_until(lambda: started(tmp_path) == 3)
         workers = server.workers()
         server.signal(signal.SIGTERM)
-        await wait_until(lambda: _is(server.state, "draining"))
+        await wait_until(lambda: _is(server, "draining"))
         server.signal(signal.SIGTERM)
         assert await server.exited() == 1
         await wait_until(lambda: not any(worker.is_running() for worker in workers))
-    (tmp_path / "go").touch()
+    go(tmp_path)
     async with running_server(database):
         for ref in refs:
             await ref.wait(LIMIT)
@@ -126,10 +103,10 @@ async def test_a_second_sigterm_ends_at_once_and_the_next_server_takes_over(
 async def test_sigterm_while_the_application_is_being_imported_ends_the_server(database: str, tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\napp = 1\n")
     async with running_server(database, app="endless:app", app_dir=tmp_path, wait=False) as server:
-        await wait_until(lambda: _is(server.state, "starting"))
+        await wait_until(lambda: _is(server, "starting"))
         await server.wait_for_standby()
         assert await server.stop() == 0
 
 
-async def _is(state: object, wanted: str) -> bool:
-    return await state() == wanted  # type: ignore[operator, no-any-return]
+async def _is(server: Server, state: str) -> bool:
+    return await server.state() == state
