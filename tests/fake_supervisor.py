@@ -23,7 +23,7 @@ TASKS = "tests.tasks_for_workers"
 
 
 class FakeSupervisor:
-    """One worker process and all frames that came from it, in their order."""
+    """One worker process and all frames that came from it, in their order. Whatever it commits counts as stored."""
 
     def __init__(self, argument: wire.WorkerArgument) -> None:
         entry: Any = worker_main.main if argument.kind == "async" else sync_worker_main.main
@@ -107,6 +107,8 @@ class FakeSupervisor:
     def _receive(self, frame: wire.FromWorker) -> None:
         self.frames.append(frame)
         self._came.set()
+        if isinstance(frame, wire.Commit):
+            self.process.send(wire.Answer(frame.call))
 
 
 def argument(kind: str = "async", **changes: Any) -> wire.WorkerArgument:

@@ -152,3 +152,32 @@ async def test_a_question_is_answered_by_the_supervisor(answer: wire.Answer, out
         supervisor.process.send(answer)
         end = await supervisor.end_of(no)
     assert (end.outcome, end.exception_name) == (outcome, name)
+
+
+async def test_an_async_hook_of_what_a_plain_function_adds_runs_on_the_loop_of_the_start_hooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_HOOKS", "1")
+    async with worker("sync") as supervisor:
+        no = supervisor.run("tests.apps.inside:add_and_flush", executor=1)
+        asked = await supervisor.first(wire.Call)
+        supervisor.process.send(wire.Answer(asked.call, "{}"))
+        end = await supervisor.end_of(no)
+    (added,) = asked.added or []
+    assert (end.outcome, added.context) == ("done", '{"thread":"MainThread"}')
+
+
+# ---- contexts that many threads change
+
+
+@pytest.mark.parametrize(("kind", "executor"), [("sync", 1), ("async", 2)])
+async def test_no_change_of_a_context_overtakes_another_and_the_last_one_comes(kind: str, executor: int) -> None:
+    function = "tests.apps.inside:churn" if kind == "sync" else "tests.apps.inside:churn_on_thread"
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(function, 100, 4, executor=executor)
+    frames = [frame.value for frame in supervisor.frames if isinstance(frame, wire.ContextChanged | wire.Commit)]
+    numbers = [json.loads(value).get("number", 0) for value in (*frames, end.context) if value is not None]
+    assert end.outcome == "done"
+    assert len(numbers) > 10
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 400

@@ -139,6 +139,55 @@ def test_a_change_after_that_is_announced_anew(running: Running, changed: list[R
     assert changed == [running, running]
 
 
+class TestWithoutCommit:
+    @pytest.mark.usefixtures("running")
+    def test_a_change_is_not_announced(self, changed: list[Running]) -> None:
+        set_context("a", 1, auto_commit=False)
+        set_full_context({"b": 2}, auto_commit=False)
+        clear_context(auto_commit=False)
+        assert changed == []
+        assert get_full_context() == {}
+
+    def test_it_travels_with_the_next_one_that_is(self, running: Running, changed: list[Running]) -> None:
+        set_context("a", 1, auto_commit=False)
+        set_context("b", 2)
+        assert changed == [running]
+        assert sent(running) == {"page": 3, "user": {"name": "Ada"}, "a": 1, "b": 2}
+
+    def test_it_does_not_travel_with_one_before_it(self, running: Running) -> None:
+        set_context("a", 1)
+        set_context("b", 2, auto_commit=False)
+        set_context("c", 3, auto_commit=False)
+        assert sent(running) == {"page": 3, "user": {"name": "Ada"}, "a": 1}
+        assert sent(running) is None
+
+    def test_nor_is_it_lost_behind_one_before_it(self, running: Running, changed: list[Running]) -> None:
+        set_context("a", 1)
+        set_context("b", 2, auto_commit=False)
+        set_context("c", 3)
+        assert changed == [running]
+        assert sent(running) == {"page": 3, "user": {"name": "Ada"}, "a": 1, "b": 2, "c": 3}
+
+    def test_a_later_one_is_announced_anew(self, running: Running, changed: list[Running]) -> None:
+        set_context("a", 1)
+        set_context("b", 2, auto_commit=False)
+        sent(running)
+        set_context("c", 3)
+        assert changed == [running, running]
+
+    def test_the_end_takes_it_along(self, running: Running) -> None:
+        set_context("a", 1, auto_commit=False)
+        assert running.context is not None
+        assert json.loads(running.context.take() or "")["a"] == 1
+
+
+def sent(running: Running) -> object:
+    """What would be sent now."""
+    assert running.context is not None
+    text = running.context.take_committed()
+    return None if text is None else json.loads(text)
+
+
 def test_reading_sends_nothing(running: Running, changed: list[Running]) -> None:
     get_context("page")
     assert changed == []

@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from queued_tasks.runtime.errors import ConfigurationError
-from queued_tasks.runtime.signing import Signer
+from queued_tasks.runtime.settings import Settings
+from queued_tasks.runtime.signing import Seals, Signer
 from queued_tasks.runtime.task import Executor, NewTask
 
 TASK = NewTask(id=UUID(int=7), function="app:send", executor=Executor.ASYNC, args='["a"]')
@@ -91,3 +92,27 @@ def test_an_empty_key_is_refused_with_the_name_of_the_setting(secret: str) -> No
 
 def test_the_signature_is_32_bytes() -> None:
     assert len(Signer([str(uuid4())]).sign(TASK)) == 32
+
+
+def test_seals_want_a_signature() -> None:
+    assert "is not signed" in (Seals(Signer(["key"])).flaw_of(TASK) or "")
+
+
+def test_seals_want_the_right_one() -> None:
+    seals = Seals(Signer(["key"]), ["app:send"])
+    assert seals.flaw_of(signed(TASK, "key")) is None
+    assert "does not match" in (seals.flaw_of(signed(TASK, "other")) or "")
+
+
+def test_a_function_may_be_excused() -> None:
+    assert Seals(Signer(["key"]), ["app:send"]).flaw_of(TASK) is None
+
+
+def test_settings_without_a_key_check_nothing() -> None:
+    assert Seals.of(Settings()) is None
+
+
+def test_instants_are_signed_to_the_microsecond_however_far_away() -> None:
+    far = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    one = signed(replace(TASK, run_at=far), "key")
+    assert not Signer(["key"]).accepts(replace(one, run_at=far - timedelta(microseconds=1)))
