@@ -18,6 +18,11 @@ from pydantic_core import core_schema
 
 Hint: TypeAlias = Any  # what stands in an annotation has no common type
 
+# Made into types at run time, which a type checker can't follow.
+_LIST: Any = list
+_SET: Any = set
+_TYPED_DICT: Any = typing_extensions.TypedDict
+
 CONFIG = core_schema.CoreConfig(
     allow_inf_nan=False, ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64"
 )
@@ -77,7 +82,8 @@ def hint_of(parameter: Parameter, func: Callable[..., object]) -> Hint:
 
 def _readable(hint: Hint) -> Hint:
     """The same type in the form that pydantic reads: its own TypedDict, and what any iterable or set comes back as."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    origin: Any = typing.get_origin(hint)
+    args: tuple[Any, ...] = typing.get_args(hint)
     if sys.version_info < (3, 12) and type(hint).__module__ == "typing" and typing.is_typeddict(hint):
         return _typed_dict(hint)
     if origin in (Literal, None) or not args or any(isinstance(arg, list) for arg in args):
@@ -86,9 +92,9 @@ def _readable(hint: Hint) -> Hint:
         return Annotated[(_readable(args[0]), *args[1:])]
     inner = tuple(_readable(arg) for arg in args)
     if origin is Iterable:
-        return Annotated[list[inner], BeforeValidator(_listed)]
+        return Annotated[_LIST[inner], BeforeValidator(_listed)]
     if origin is Set:
-        return Annotated[set[inner], BeforeValidator(_thawed)]
+        return Annotated[_SET[inner], BeforeValidator(_thawed)]
     if inner == args:
         return hint
     return functools.reduce(operator.or_, inner) if origin in (typing.Union, UnionType) else origin[inner]
@@ -102,7 +108,7 @@ def _typed_dict(hint: Hint) -> Hint:
         # A quoted NotRequired is only known once its hint is resolved.
         required = typing.get_origin(field) is typing.Required if marked else name in hint.__required_keys__
         fields[name] = inner if required else typing_extensions.NotRequired[inner]
-    return typing_extensions.TypedDict(hint.__name__, fields)
+    return _TYPED_DICT(hint.__name__, fields)
 
 
 def _listed(value: object) -> object:
