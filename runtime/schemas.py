@@ -21,6 +21,7 @@ Hint: TypeAlias = Any  # what stands in an annotation has no common type
 # Made into types at run time, which a type checker can't follow.
 _LIST: Any = list
 _SET: Any = set
+_TUPLE: Any = tuple
 _TYPED_DICT: Any = typing_extensions.TypedDict
 
 CONFIG = core_schema.CoreConfig(
@@ -52,7 +53,7 @@ def _built(hints: list[Hint]) -> tuple[list[core_schema.CoreSchema], list[core_s
         return [], []
     try:
         readable = tuple(_readable(hint) for hint in hints)
-        schema: Any = TypeAdapter(tuple[readable], config=_ADAPTER_CONFIG).core_schema
+        schema: Any = TypeAdapter(_TUPLE[readable], config=_ADAPTER_CONFIG).core_schema
         definitions = []
         if schema["type"] == "definitions":
             schema, definitions = schema["schema"], schema["definitions"]
