@@ -55,7 +55,7 @@ class Session(Link):
 
     @asynccontextmanager
     async def transaction(self, timeout: float = CALL_TIMEOUT) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
-        async with self.connection.transaction():
+        async with asyncio.timeout(timeout), self.connection.transaction():
             yield self.fetch
 
     async def begin(self) -> None:

@@ -1,7 +1,9 @@
 -- How tasks get into line, and what the end of one means for others.
 --
 -- Every function of the hot path names the plans that it allows: the statistics of tables that fill and empty all the
--- time say nothing, and index scans in nested loops are the plans that can't go wrong.
+-- time say nothing, and index scans in nested loops are the plans that can't go wrong. `offset 0` keeps the planner from
+-- turning a look-up by key into a join, which it would begin with the whole of a table that is empty when it plans. Many
+-- keys are looked up one by one for the same reason: in a small table `= any` is dearer than to read all of it.
 
 -- Put tasks to the end of their lines, or among the delayed when they are not due. `again`: interrupted ones, ahead of
 -- those that never had a turn. Returns how many may be claimed at once.
@@ -19,9 +21,9 @@ begin
     end if;
     insert into queued_tasks.lane (channel, priority, sync, again)
     select distinct t.channel, t.priority, t.executor = 1, p_again
-      from queued_tasks.task t
-     where t.id = any (p_ids)
-       and not exists (select from queued_tasks.lane l
+      from unnest(p_ids) u (id)
+      join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
+     where not exists (select from queued_tasks.lane l
                         where l.channel = t.channel and l.priority = t.priority
                           and l.sync = (t.executor = 1) and l.again = p_again)
      order by 1, 2, 3
@@ -30,13 +32,13 @@ begin
     insert into queued_tasks.delayed (run_at, id, attempt)
     select t.run_at, t.id, u.attempt
       from unnest(p_ids, p_attempts) u (id, attempt)
-      join queued_tasks.task t on t.id = u.id
+      join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
      where t.run_at > v_now and not p_again;
 
     insert into queued_tasks.ready (lane, id, attempt)
     select l.id, t.id, u.attempt
       from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
-      join queued_tasks.task t on t.id = u.id
+      join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
       join queued_tasks.lane l
         on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and l.again = p_again
      where t.run_at is null or t.run_at <= v_now or p_again
@@ -45,7 +47,19 @@ begin
     return v_count;
 end $$;
 
--- Lock tasks and all their descendants, in the order that every transaction keeps to.
+-- Lock tasks in the order that every transaction keeps to.
+create function queued_tasks.lock_tasks(p_ids uuid[]) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    perform 1
+       from (select distinct x.id from unnest(p_ids) x (id) order by x.id) u
+      cross join lateral (select from queued_tasks.task t where t.id = u.id for no key update) t;
+end $$;
+
+-- Lock tasks and all their descendants.
 create function queued_tasks.lock_families(p_ids uuid[]) returns void
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -57,10 +71,12 @@ begin
     with recursive family (id) as (
         select unnest(p_ids)
         union
-        select d.child from family f join queued_tasks.dependency d on d.parent = f.id
+        select d.child
+          from family f
+          join lateral (select k.child from queued_tasks.dependency k where k.parent = f.id offset 0) d on true
     )
     select array_agg(f.id) into v_ids from family f;
-    perform 1 from queued_tasks.task t where t.id = any (v_ids) order by t.id for no key update;
+    perform queued_tasks.lock_tasks(v_ids);
 end $$;
 
 -- Look at waiting children again: let those run whose parents have all ended, end those whose parents went bad, and go
@@ -81,12 +97,14 @@ declare
 begin
     ended := '{}';
     lined := 0;
-    if exists (select from queued_tasks.dependency d join queued_tasks.result r on r.id = d.parent
-                where d.child = any (p_children) and r.state <> 'done') then
+    if exists (select from unnest(p_children) u (id)
+                cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
+                cross join lateral (
+                      select from queued_tasks.result k where k.id = d.parent and k.state <> 'done' offset 0) r) then
         perform queued_tasks.lock_families(p_children);
     end if;
     while cardinality(v_look) > 0 loop
-        perform 1 from queued_tasks.task t where t.id = any (v_look) order by t.id for no key update;
+        perform queued_tasks.lock_tasks(v_look);
 
         with family as (
             select t.id,
@@ -94,14 +112,14 @@ begin
                    bool_or(r.id is null and p.id is not null) as open,
                    bool_or(coalesce(r.state = 'failed', false)) as failed,
                    bool_or(coalesce(r.state = 'cancelled', false)) as cancelled
-              from queued_tasks.task t
-              join queued_tasks.dependency d on d.child = t.id
-              left join queued_tasks.task p on p.id = d.parent
-              left join queued_tasks.result r on r.id = d.parent
-             where t.id = any (v_look)
-               and exists (select from queued_tasks.dependency u where u.child = t.id and not u.released)
-               and not exists (select from queued_tasks.result own where own.id = t.id)
-             group by t.id
+              from (select distinct x.id from unnest(v_look) x (id)) u
+              join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
+              join lateral (select k.parent from queued_tasks.dependency k where k.child = t.id offset 0) d on true
+              left join lateral (select k.id from queued_tasks.task k where k.id = d.parent offset 0) p on true
+              left join lateral (select k.id, k.state from queued_tasks.result k where k.id = d.parent offset 0) r on true
+             where exists (select from queued_tasks.dependency u where u.child = t.id and not u.released offset 0)
+               and not exists (select from queued_tasks.result own where own.id = t.id offset 0)
+             group by t.id, t.on_parent_failure
         ), verdict as (
             select f.id,
                    case when f.on_parent_failure = 'run' then case when f.open then 'wait' else 'run' end
@@ -121,8 +139,12 @@ begin
             returning id
         ), released as (
             update queued_tasks.dependency d set released = true
-              from verdict v
-             where d.child = v.id and v.verdict <> 'wait' and not d.released
+             where d.ctid = any (array(
+                   select k.ctid
+                     from verdict v
+                    cross join lateral (
+                          select x.ctid from queued_tasks.dependency x where x.child = v.id and not x.released offset 0) k
+                    where v.verdict <> 'wait'))
         )
         select coalesce(array_agg(v.id order by v.id) filter (where v.verdict = 'run'), '{}'),
                (select coalesce(array_agg(b.id), '{}') from bad b)
@@ -132,8 +154,8 @@ begin
         lined := lined + queued_tasks.line_up(v_free, array_fill(1, array[cardinality(v_free)]), false);
         ended := ended || v_bad;
         select coalesce(array_agg(distinct d.child), '{}') into v_look
-          from queued_tasks.dependency d
-         where d.parent = any (v_bad);
+          from unnest(v_bad) u (id)
+         cross join lateral (select k.child from queued_tasks.dependency k where k.parent = u.id offset 0) d;
     end loop;
 end $$;
 
@@ -149,7 +171,9 @@ declare
     v_children uuid[];
 begin
     lined := 0;
-    select array_agg(distinct d.child) into v_children from queued_tasks.dependency d where d.parent = any (p_ended);
+    select array_agg(distinct d.child) into v_children
+      from unnest(p_ended) u (id)
+     cross join lateral (select k.child from queued_tasks.dependency k where k.parent = u.id offset 0) d;
     if v_children is not null then
         select c.lined, c.told into lined, told from queued_tasks.let_go(v_children) c;
     end if;
@@ -184,7 +208,11 @@ begin
     select array_agg(t.topic || ' ' || t.task_id), array_agg(t.task_id) into v_told, v_waited from told t;
 
     if cardinality(p_flagged) > 0 then
-        delete from queued_tasks.unique_task u where u.id = any (p_flagged);
+        delete from queued_tasks.unique_task k
+         where k.ctid = any (array(
+               select x.ctid
+                 from unnest(p_flagged) u (id)
+                cross join lateral (select y.ctid from queued_tasks.unique_task y where y.id = u.id offset 0) x));
         delete from queued_tasks.interrupt i where i.id = any (p_flagged);
         perform queued_tasks.remove_finished(p_flagged, coalesce(v_waited, '{}'));
     end if;
@@ -209,22 +237,25 @@ declare
     v_parents uuid[];
     v_gone    uuid[];
 begin
-    select array_agg(d.parent) into v_parents from queued_tasks.dependency d where d.child = any (p_ended);
+    select array_agg(distinct d.parent) into v_parents
+      from unnest(p_ended) u (id)
+     cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
+     cross join lateral (select from queued_tasks.task k where k.id = d.parent and k.auto_remove offset 0) t;
     if v_parents is not null then
         -- two last children that end at the same instant would each take the other for unfinished
-        perform 1 from queued_tasks.task t
-          where t.id = any (v_parents) and t.auto_remove order by t.id for no key update;
+        perform queued_tasks.lock_tasks(v_parents);
     end if;
 
     select array_agg(t.id order by t.id) into v_gone
-      from queued_tasks.task t
-      join queued_tasks.result r on r.id = t.id and r.state = 'done'
-     where t.id = any (p_ended || v_parents) and t.auto_remove
-       and t.id <> all (p_waited)
-       and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40)
+      from (select distinct x.id from unnest(p_ended || v_parents) x (id)) u
+     cross join lateral (select k.id from queued_tasks.task k where k.id = u.id and k.auto_remove offset 0) t
+     where t.id <> all (p_waited)
+       and exists (select from queued_tasks.result r where r.id = t.id and r.state = 'done' offset 0)
+       and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40 offset 0)
        and not exists (select from queued_tasks.dependency d
                         where d.parent = t.id
-                          and not exists (select from queued_tasks.result x where x.id = d.child));
+                          and not exists (select from queued_tasks.result x where x.id = d.child offset 0)
+                       offset 0);
     if v_gone is not null then
         perform queued_tasks.remove_tasks(v_gone);
     end if;

@@ -41,8 +41,8 @@ set enable_seqscan = off set enable_bitmapscan = off
 set lock_timeout = '100ms'
 as $$
 declare
-    v_held  uuid[];
-    v_tries integer := 0;
+    v_places tid[];
+    v_tries  integer := 0;
 begin
     loop
         begin
@@ -50,10 +50,10 @@ begin
                 insert into queued_tasks.result (id, state, attempt)
                 select u.id, 'cancelled', 0 from unnest(p_ids) u (id) order by u.id
                 on conflict (id) do nothing
-                returning result.id
+                returning result.ctid as place
             )
-            select array_agg(h.id) into v_held from held h;
-            delete from queued_tasks.result r where r.id = any (v_held);
+            select array_agg(h.place) into v_places from held h;
+            delete from queued_tasks.result r where r.ctid = any (v_places);
             return;
         exception when lock_not_available then
             v_tries := v_tries + 1;
@@ -135,17 +135,22 @@ begin
     if v_added is not null then
         insert into queued_tasks.dependency (parent, child)
         select distinct p.id, t.id
-          from queued_tasks.task t cross join unnest(coalesce(t.stand_ins, t.parents)) p (id)
-         where t.id = any (v_added);
+          from unnest(v_added) u (id)
+         cross join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t
+         cross join unnest(coalesce(t.stand_ins, t.parents)) p (id);
 
         select array_agg(o.parent) into v_outer
-          from (select d.parent from queued_tasks.dependency d where d.child = any (v_added)
+          from (select d.parent
+                  from unnest(v_added) u (id)
+                 cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
                 except select unnest(v_written)) o;
         if v_outer is not null then
             perform queued_tasks.hold_ends(v_outer);
             perform queued_tasks.let_go(
-                array(select distinct d.child from queued_tasks.dependency d
-                       where d.parent = any (v_outer) and d.child = any (v_added)));
+                array(select distinct u.id
+                        from unnest(v_added) u (id)
+                       cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
+                        join unnest(v_outer) o (id) on o.id = d.parent));
         end if;
     end if;
 

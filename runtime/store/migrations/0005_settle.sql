@@ -20,6 +20,7 @@ set lock_timeout = '10s'
 as $$
 declare
     v_held     uuid[];
+    v_places   tid[];
     v_ended    uuid[];
     v_open     uuid[];
     v_next     integer[];
@@ -27,16 +28,13 @@ declare
 begin
     lined := 0;
     lost := '{}';
-    with held as materialized (
-        select l.id
-          from queued_tasks.lease l
-         where l.id = any (p_full || p_part) and l.server = p_server
-         order by l.id
-           for update
-    ), closed as (
-        delete from queued_tasks.lease l using held h where l.id = h.id and l.id = any (p_full)
-    )
-    select coalesce(array_agg(h.id), '{}') into v_held from held h;
+    select coalesce(array_agg(h.id), '{}'), array_agg(h.place) filter (where h.id = any (p_full)) into v_held, v_places
+      from (select distinct x.id from unnest(p_full || p_part) x (id) order by x.id) u
+     cross join lateral (
+           select l.id, l.ctid as place from queued_tasks.lease l
+            where l.id = u.id and l.server = p_server
+              for update) h;
+    delete from queued_tasks.lease l where l.ctid = any (v_places);
 
     with ended as (
         insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
@@ -67,11 +65,11 @@ begin
          where u.lease <> all (v_held)
            and not exists (select from queued_tasks.result r
                             where r.id = u.id and r.server = p_server and r.attempt = u.attempt
-                              and u.delay is null and r.state::text = u.outcome)
+                              and u.delay is null and r.state::text = u.outcome offset 0)
            and not exists (select from queued_tasks.attempt a
                             where a.id = u.id and a.server = p_server and a.attempt = u.attempt
-                              and u.delay is not null and a.outcome = u.outcome)
-           and not exists (select from queued_tasks.tombstone s where s.id = u.id);
+                              and u.delay is not null and a.outcome = u.outcome offset 0)
+           and not exists (select from queued_tasks.tombstone s where s.id = u.id offset 0);
     end if;
 
     if p_delay is not null then
@@ -191,8 +189,8 @@ begin
     -- in a new statement: the one above may have waited for a settlement
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
       from unnest(v_ids, v_attempts) u (id, attempt)
-     where not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt)
-       and not exists (select from queued_tasks.result r where r.id = u.id);
+     where not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt offset 0)
+       and not exists (select from queued_tasks.result r where r.id = u.id offset 0);
     if v_ids is null then
         return 0;
     end if;
@@ -248,4 +246,37 @@ begin
                 else p_late and (r.server = p_server and r.attempt = u.attempt
                                  or a.server = p_server and a.outcome <> 'interrupted') end
      order by u.place;
+end $$;
+
+-- Store contexts, a row each, if their leases are still this server's. The newest version counts; older ones go.
+-- Returns the tasks whose contexts are.
+create function queued_tasks.write_context(
+    p_server uuid, p_lease uuid[], p_id uuid[], p_attempt integer[], p_version integer[], p_value json[]
+) returns setof uuid
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_held uuid[];
+begin
+    with held as (
+        select l.id from queued_tasks.lease l where l.id = any (p_lease) and l.server = p_server order by l.id for share
+    )
+    select array_agg(h.id) into v_held from held h;
+
+    insert into queued_tasks.context (id, attempt, version, value)
+    select u.id, u.attempt, u.version, u.value
+      from unnest(p_lease, p_id, p_attempt, p_version, p_value) u (lease, id, attempt, version, value)
+     where u.lease = any (v_held)
+    on conflict do nothing;
+    delete from queued_tasks.context c
+     where c.ctid = any (array(
+           select o.ctid
+             from unnest(p_lease, p_id, p_attempt, p_version) u (lease, id, attempt, version)
+            cross join lateral (
+                  select k.ctid from queued_tasks.context k
+                   where k.id = u.id and (k.attempt, k.version) < (u.attempt, u.version) offset 0) o
+            where u.lease = any (v_held)));
+    return query select u.id from unnest(p_lease, p_id) u (lease, id) where u.lease = any (v_held);
 end $$;

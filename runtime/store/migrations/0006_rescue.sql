@@ -35,8 +35,8 @@ begin
         insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at)
         select u.id, u.attempt, 'interrupted', p_server, now(), now()
           from unnest(v_ids, v_attempts) u (id, attempt)
-          join queued_tasks.task t on t.id = u.id
-         where not exists (select from queued_tasks.result r where r.id = u.id)
+         where exists (select from queued_tasks.task t where t.id = u.id offset 0)
+           and not exists (select from queued_tasks.result r where r.id = u.id offset 0)
          order by u.id
         on conflict (id, attempt) do nothing
         returning attempt.id, attempt.attempt

@@ -5,12 +5,13 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_now      timestamptz := clock_timestamp();  -- a variable: the index can't look for what the clock says by and by
     v_ids      uuid[];
     v_attempts integer[];
 begin
     with due as materialized (
         select d.ctid as place from queued_tasks.delayed d
-         where d.run_at <= clock_timestamp()
+         where d.run_at <= v_now
          order by d.run_at, d.id limit p_limit
            for update skip locked
     ), taken as (

@@ -1,7 +1,3 @@
--- $1 ids: how far these tasks are, for whoever waits for them
-select q.id, t.id is not null as known, r.state::text, r.result, r.exception_name, r.exception_message,
-       r.exception_traceback, s.id is not null as stopped
-  from unnest($1::uuid[]) q (id)
-  left join queued_tasks.task t on t.id = q.id
-  left join queued_tasks.result r on r.id = q.id
-  left join queued_tasks.stopped s on s.id = q.id
+-- $1 ids
+select id, known, state, result, exception_name, exception_message, exception_traceback, stopped
+  from queued_tasks.get_ends($1::uuid[])

@@ -20,7 +20,7 @@ with page as (
     (select r.id
        from queued_tasks.result r
       cross join lateral (select * from queued_tasks.task k where k.id = r.id offset 0) t
-      where $1 in ('failed', 'cancelled') and r.state = any (array(select $1::queued_tasks.task_state)) and r.state <> 'done' and ($4 is null or r.id < $4)
+      where $1 in ('failed', 'cancelled') and r.state = $1::queued_tasks.task_state and r.state <> 'done' and ($4 is null or r.id < $4)
         and ($2 is null or coalesce(t.name, split_part(t.function, ':', 2)) = $2)
         and ($3 is null or t.channel = $3)
       order by r.id desc limit $5)

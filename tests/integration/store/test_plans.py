@@ -1,0 +1,188 @@
+"""The calls that every task pays for read by index and read little, whatever the statistics say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from queued_tasks.runtime.task import ContextWrite, LogWrite
+from tests.store import Store, ended, new_task
+
+BATCH = 100
+TABLES = {
+    "task",
+    "ready",
+    "delayed",
+    "attempt",
+    "result",
+    "dependency",
+    "unique_task",
+    "waiter",
+    "context",
+    "tombstone",
+}
+
+FILL = """
+    insert into queued_tasks.lane (channel, priority, sync, again) values ('default', 0, false, false)
+        on conflict do nothing;
+    insert into queued_tasks.task (id, executor, priority, max_retries, auto_remove, function, channel, args)
+    select lpad(to_hex(n), 32, '0')::uuid, 0, 0, 3, false, 'app:work', 'default', '[]'
+      from generate_series(1, 400000) n;
+    insert into queued_tasks.result (id, state, attempt)
+    select lpad(to_hex(n), 32, '0')::uuid, 'done', 1 from generate_series(1, 200000) n;
+    insert into queued_tasks.ready (lane, id, attempt)
+    select l.id, lpad(to_hex(n), 32, '0')::uuid, 1
+      from queued_tasks.lane l, generate_series(200001, 400000) n
+     where (l.channel, l.priority, l.sync, l.again) = ('default', 0, false, false) order by n;
+    insert into queued_tasks.unique_task (key, id)
+    select n::text, lpad(to_hex(n), 32, '0')::uuid from generate_series(200001, 250000) n;
+    insert into queued_tasks.dependency (parent, child, released)
+    select lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(n + 1), 32, '0')::uuid, true from generate_series(1, 50000) n;
+    insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at)
+    select lpad(to_hex(n), 32, '0')::uuid, 1, 'failed', gen_random_uuid(), now(), now()
+      from generate_series(1, 50000) n;
+    insert into queued_tasks.tombstone (id) select gen_random_uuid() from generate_series(1, 50000);
+"""
+
+
+class Plans:
+    """What auto_explain says of the statements of one session, those inside of functions included."""
+
+    def __init__(self) -> None:
+        self.roots: list[dict[str, Any]] = []
+
+    @classmethod
+    async def of(cls, store: Store) -> Plans:
+        plans = cls()
+        connection = store.session.connection
+        await connection.execute("""
+            load 'auto_explain';
+            set auto_explain.log_min_duration = 0;
+            set auto_explain.log_nested_statements = on;
+            set auto_explain.log_analyze = on;
+            set auto_explain.log_timing = off;
+            set auto_explain.log_buffers = on;
+            set auto_explain.log_format = json;
+            set client_min_messages = log;
+        """)
+        connection.add_log_listener(plans._heard)
+        return plans
+
+    def _heard(self, _connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        _, found, plan = str(message).partition("plan:\n")
+        if found:
+            self.roots.append(json.loads(plan)["Plan"])
+
+    def scans(self) -> Iterator[dict[str, Any]]:
+        """The nodes that read one of the tables."""
+        todo = [*self.roots]
+        while todo:
+            node = todo.pop()
+            todo += node.get("Plans", [])
+            if node.get("Relation Name") in TABLES and "Scan" in node["Node Type"]:
+                yield node
+
+    def blind(self) -> list[tuple[str, str]]:
+        """Scans of whole tables, and of whole indexes, unless they end with the first row."""
+        return sorted(
+            {
+                (node["Relation Name"], node["Node Type"])
+                for node in self.scans()
+                if (node["Node Type"] != "Tid Scan" and "Index Cond" not in node and node["Actual Rows"] > 1)
+                or node["Node Type"] == "Seq Scan"
+            }
+        )
+
+    def greedy(self, most: int) -> list[tuple[str, str, float]]:
+        """Scans that read more rows than that."""
+        return [
+            (node["Relation Name"], node["Node Type"], rows)
+            for node in self.scans()
+            if (rows := _rows_read(node)) > most
+        ]
+
+    def pages(self, table: str) -> int:
+        """How many pages the index scans of a table touched."""
+        scans = [node for node in self.scans() if node["Relation Name"] == table and "Index" in node["Node Type"]]
+        return sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in scans)
+
+
+def _rows_read(node: dict[str, Any]) -> float:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return float((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
+async def _tour(store: Store) -> None:
+    """What tasks of all kinds go through, from their enqueuing to their end."""
+    server = await store.server()
+    parent = new_task(priority=9)
+    tasks = [new_task(priority=9, unique_key=f"k{n}", auto_remove=True) for n in range(BATCH)]
+    await store.tasks.add([*tasks, parent], repeat=True)
+    await store.tasks.add([new_task(priority=9, parents=(parent.id,)) for _ in range(BATCH)])
+    claimed = await store.claim(server, BATCH + 1)
+    await store.settle(server, *(ended(it, "failed", delay=0.0) for it in claimed))
+    claimed = await store.claim(server, BATCH + 1)
+    logs = [LogWrite(it, 0.0, 20, "app", "hello", None) for it in claimed]
+    await store.tasks.record(server, [ContextWrite(it, 1, "{}") for it in claimed], logs)
+    await store.settle(server, *(ended(it) for it in claimed), logs=logs)
+    await store.session.fetch("get_ends", [it.id for it in claimed])
+    claimed = await store.claim(server, BATCH)
+    await store.tasks.give_back(server, [it.id for it in claimed[1:]], full=[])
+    await store.rescue(server)
+    server = await store.server()
+    claimed = await store.claim(server, BATCH)
+    await store.settle(server, *(ended(it, "failed", delay=0.001) for it in claimed))
+    await store.upkeep.promote(BATCH)
+
+
+@pytest.fixture(params=["empty", "full", "filled since"])
+async def filled(store: Store, request: pytest.FixtureRequest) -> Store:
+    """Databases with honest statistics, and one that was empty when its session made its plans."""
+    run = store.session.connection.execute
+    if request.param == "full":
+        await run(FILL)
+    await run("analyze")
+    if request.param == "filled since":
+        for _ in range(6):
+            await _tour(store)
+        await run(FILL)
+    return store
+
+
+async def test_hot_calls_read_by_index_and_little(filled: Store) -> None:
+    plans = await Plans.of(filled)
+    await _tour(filled)
+    assert (plans.blind(), plans.greedy(6 * BATCH)) == ([], [])
+
+
+async def test_a_page_of_any_state_reads_little(store: Store) -> None:
+    await store.session.connection.execute(FILL)
+    await store.session.connection.execute("analyze")
+    plans = await Plans.of(store)
+    for state in (None, "done", "failed", "cancelled", "doing", "stopped", "waiting"):
+        await store.session.fetch("list_tasks", state, None, None, None, 50)
+    assert plans.greedy(60_000) == []
+
+
+async def test_a_claim_above_the_low_water_does_not_walk_over_what_was_claimed_before(store: Store) -> None:
+    await store.session.connection.execute(FILL)
+    pin = await store.another()
+    await pin.session.connection.execute("begin isolation level repeatable read")
+    await pin.count("server")
+    server = await store.server()
+    low = 0
+    for _ in range(10):
+        claimed = await store.claim(server, 5_000, low=low)
+        low = claimed[-1].seq
+        await store.settle(server, *(ended(it) for it in claimed))
+    plans = await Plans.of(store)
+    await store.claim(server, BATCH, low=low)
+    above = plans.pages("ready")
+    plans.roots.clear()
+    await store.claim(server, BATCH)
+    assert above < 20
+    assert plans.pages("ready") > 10 * above
