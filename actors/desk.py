@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from typing import assert_never
 from uuid import UUID
 
@@ -71,6 +72,9 @@ class _Arguments(msgspec.Struct):
     after: int | None = None
     limit: int = 50
     timeout: float | None = None
+    subtree: bool = False
+    progress: str = ""
+    line: int = 0
 
     @property
     def task(self) -> UUID:
@@ -99,8 +103,14 @@ async def _carry_out(backend: Backend, verb: str, asked: _Arguments, added: list
         case "stop":
             return await backend.stop(asked.task)
         case "retry":
-            return await backend.retry(asked.task)
+            return await backend.retry(asked.task, subtree=asked.subtree)
         case "wait":
             return await backend.wait(asked.task, asked.timeout)
+        case "was_written":
+            return await backend.was_written(asked.task)
+        case "signed":
+            return [b64encode(task.signature or b"").decode() for task in await backend.signed(added)]
+        case "news":
+            return await backend.news(asked.task, asked.progress, asked.line)
         case _:
             raise QueuedTasksError(f"The server does not know the call {verb!r}: run one version on this host.")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ from ..runtime.errors import QueuedTasksError
 from ..runtime.execute import added_of
 from ..runtime.outbox import Outbox, TurnFlush
 from ..runtime.task import NewTask, Task, TaskLog, TaskState
+from ..runtime.watch import News
 from .reporter import Reporter
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ _NUMBER = msgspec.json.Decoder(int)
 _TRUTH = msgspec.json.Decoder(bool)
 _ID = msgspec.json.Decoder(UUID)
 _END = msgspec.json.Decoder(End)
+_NEWS = msgspec.json.Decoder(News)
+_SIGNATURES: msgspec.json.Decoder[list[bytes]] = msgspec.json.Decoder(list[bytes])  # base64
 
 
 class WorkerBackend:
@@ -93,11 +97,21 @@ class WorkerBackend:
     async def stop(self, id: UUID) -> bool:
         return await self._call(_TRUTH, "stop", {"id": id})
 
-    async def retry(self, id: UUID) -> UUID:
-        return await self._call(_ID, "retry", {"id": id})
+    async def retry(self, id: UUID, *, subtree: bool = False) -> UUID:
+        return await self._call(_ID, "retry", {"id": id, "subtree": subtree})
 
     async def wait(self, id: UUID, timeout: float | None) -> End:
         return await self._call(_END, "wait", {"id": id, "timeout": timeout})
+
+    async def was_written(self, id: UUID) -> bool:
+        return await self._call(_TRUTH, "was_written", {"id": id})
+
+    async def signed(self, tasks: Sequence[NewTask]) -> list[NewTask]:
+        signatures = await self._call(_SIGNATURES, "signed", {}, added=[added_of(task) for task in tasks])
+        return [replace(task, signature=signature) for task, signature in zip(tasks, signatures, strict=True)]
+
+    async def news(self, id: UUID, progress: str, line: int) -> News:
+        return await self._call(_NEWS, "news", {"id": id, "progress": progress, "line": line})
 
     async def _call(
         self,

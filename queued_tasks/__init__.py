@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .runtime.settings import Settings
     from .runtime.sync_client import SyncQueuedTasks, SyncTaskRef
     from .runtime.task import Task, TaskLog, TaskSpec, TaskState
+    from .runtime.watch import TaskUpdate
 
 __all__ = [
     "Cancel",
@@ -71,6 +72,7 @@ __all__ = [
     "TaskState",
     "TaskStopped",
     "TaskTimeout",
+    "TaskUpdate",
     "WorkerDied",
     "clear_context",
     "enqueue_id_range_tasks",
@@ -136,6 +138,7 @@ _HOMES = {
     "settings": ("Settings",),
     "sync_client": ("SyncQueuedTasks", "SyncTaskRef"),
     "task": ("Task", "TaskLog", "TaskSpec", "TaskState"),
+    "watch": ("TaskUpdate",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -17,7 +18,8 @@ from .errors import (
     WorkerDied,
 )
 from .outbox import Writer
-from .task import Json, Task, TaskLog, TaskState
+from .task import Json, NewTask, Task, TaskLog, TaskState
+from .watch import News
 
 _FAILURES: dict[str, type[TaskFailed]] = {kind.__name__: kind for kind in (TaskTimeout, WorkerDied, ParentTaskFailed)}
 
@@ -63,8 +65,17 @@ class Backend(Writer, Protocol):
     async def stop(self, id: UUID) -> bool:
         """Stop a running task; False when it doesn't run."""
 
-    async def retry(self, id: UUID) -> UUID:
-        """Let a task run again: the id of its clone, its own if it was stopped. InvalidState while it is under way."""
+    async def retry(self, id: UUID, *, subtree: bool = False) -> UUID:
+        """Let a task run again: the id of its clone, its own if it was stopped. InvalidState while it is under way.
+
+        `subtree`: with the descendants that ended because of it.
+        """
+
+    async def signed(self, tasks: Sequence[NewTask]) -> list[NewTask]:
+        """The tasks with their signatures, where `signs`."""
+
+    async def news(self, id: UUID, progress: str, line: int) -> News:
+        """Return once a task has come further than `progress`; with what it logged behind `line`."""
 
     async def wait(self, id: UUID, timeout: float | None) -> End:
         """Return once the task has ended; TimeoutError after `timeout` seconds."""

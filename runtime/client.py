@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, cast
 from uuid import UUID
 
+from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
 from .current import Block, Running, get_running
 from .enqueue import arguments_of, as_added, family_of, new_task, resolved
 from .errors import InvalidState, InvalidTask
+from .graphs import TaskRefs, chain, checked, chord, group
 from .hooks import HookTask, on_pre_create, refuse_or_change
 from .outbox import Entry, Outbox, TurnFlush
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
+from .watch import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from .sync_client import SyncQueuedTasks
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
-
-_MOST_ROWS = 1_000  # a page
 
 worker_handle: QueuedTasks | None = None  # set in a worker process, for what runs there outside of tasks
 
@@ -59,6 +61,7 @@ class QueuedTasks:
         self.backend = backend
         self.settings = settings
         self._outbox = outbox
+        self.block: Block | None = None  # how threads without an event loop wait, where this handle has a blocking twin
         self._twin: SyncQueuedTasks | None = None
 
     @classmethod
@@ -142,6 +145,7 @@ class QueuedTasks:
         auto_remove: bool | None = None,
         on_parent_failure: OnParentFailure = "cascade",
         context: Mapping[str, object] | None = None,
+        connection: object | None = None,
         task_kwargs: Mapping[str, object] | None = None,
         **kwargs: object,
     ) -> TaskRef:
@@ -150,6 +154,7 @@ class QueuedTasks:
         `priority`: higher first. `timeout` in seconds. `run_at`, `expires_at`: an aware datetime, or a timedelta from
         now. `unique`: a key, or True for one unfinished task per name and arguments. What isn't given is up to @task,
         then to the settings. A parameter of the function that is called like an option goes into `task_kwargs`.
+        `connection`: in a transaction of yours, see `on`.
 
         Raises:
             InvalidTask: the function can't be a task or be called like this, or an option is wrong.
@@ -172,11 +177,11 @@ class QueuedTasks:
             auto_remove=auto_remove,
             on_parent_failure=None if on_parent_failure == "cascade" else on_parent_failure,
             context=context,
+            connection=connection,
         )
         named = arguments_of(func, kwargs, task_kwargs, options) if options or task_kwargs else kwargs
-        entry = self._entry(self._outbox, func, args, named, options)
-        self._outbox.add(entry)
-        return TaskRef(entry, self.backend)
+        handle = self if connection is None else self.on(options.pop("connection"))
+        return handle._add(func, args, named, options)
 
     add_task_async = _written(add_task)
 
@@ -186,14 +191,51 @@ class QueuedTasks:
         Raises what `add_task` does, for the first of them that is wrong.
         """
         self._outbox.check_open()
-        batch = Outbox(self.backend, together=True, patience=self._outbox.patience, make_id=self._outbox.make_id)
-        for spec in items:
-            if not isinstance(spec, TaskSpec):
-                raise InvalidTask(f"add_tasks got {spec!r:.60}: give TaskSpec(func, args, kwargs, **options)")
-            batch.add(self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options))
-        refs = [TaskRef(entry, self.backend) for entry in batch.entries]
+        batch = self._outbox.batch()
+        specs = [checked("add_tasks", item) for item in items]
+        entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in specs]
+        for entry in entries:
+            batch.add(entry)
         await batch.flush()
-        return refs
+        return [TaskRef(entry, self.backend) for entry in entries]
+
+    def chain(self, *specs: TaskSpec) -> TaskRefs:
+        """Add tasks that run one after the other; each may read the result of the one before, `get_parent_results()`.
+
+        Like all graphs they are written together, in one round trip: soon, as by `add_task`, or at once by `await` of
+        what returns. When one of them fails, those behind it do not run. `parent` of a spec comes on top.
+        """
+        return chain(self, specs)
+
+    def group(self, *specs: TaskSpec) -> TaskRefs:
+        """Add tasks that run side by side. See `chain`."""
+        return group(self, specs)
+
+    def chord(self, specs: Iterable[TaskSpec], callback: TaskSpec) -> TaskRefs:
+        """Add tasks that run side by side, and one that runs when all of them are done: the last of what returns.
+
+        It reads their results, in their order, with `get_parent_results()`. See `chain`.
+        """
+        return chord(self, specs, callback)
+
+    def on(self, connection: object) -> QueuedTasks:
+        """The handle for tasks in a transaction of your own: they commit, or roll back, with what else you do in it.
+
+        `connection`: a Connection of asyncpg, a Connection or AsyncConnection of psycopg, or a session or connection,
+        async or not, of SQLAlchemy. Await what you add; with a session the commit writes it otherwise, and where the
+        connection blocks it is written at the call. The rest of the handle sees what is committed. A unique key that
+        somebody else takes before your commit leaves your task cancelled; nobody waits for your transaction.
+
+        Raises:
+            InvalidTask: it is nothing of these.
+        """
+        from .posting import post_over  # only now: a worker that never needs it is smaller
+
+        self._outbox.check_open()
+        wait = None if self.block is None or runs_loop() else partial(self.block, own_code=True)
+        box = post_over(connection, self.settings.schema, self._outbox, self.backend, wait)
+        self._outbox.attach(box)
+        return QueuedTasks(self.backend, box, self.settings)
 
     async def flush(self) -> None:
         """Write what was added; raises what kept tasks from being written since the last await."""
@@ -215,9 +257,7 @@ class QueuedTasks:
         """
         self._outbox.check_room()
         func = resolved(func_or_path)
-        entry = self._entry(self._outbox, func, args, kwargs or {}, {**options, "run_at": run_at})
-        self._outbox.add(entry)
-        return await self._task_of(TaskRef(entry, self.backend))
+        return await self._task_of(self._add(func, args, kwargs or {}, {**options, "run_at": run_at}))
 
     async def get_task_by_id(self, id: UUID | str) -> Task | None:
         """The task as it stands; None when there is none with this id."""
@@ -225,38 +265,23 @@ class QueuedTasks:
 
     async def get_task_status(self, id: UUID | str) -> dict[str, Any] | None:
         """Where a task stands and what can be done with it, for a web page or an API; None without such a task."""
-        task = await self.get_task_by_id(id)
-        if task is None:
-            return None
-        return {
-            "id": task.id,
-            "name": task.name,
-            "state": task.state,
-            "is_finished": task.state.is_final,
-            "is_active": task.state in (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING),
-            "can_be_restarted": task.state.is_final or task.state is TaskState.STOPPED,
-            "can_be_cancelled": not task.state.is_final,
-            "attempt": task.attempt,
-            "created_at": task.created_at,
-            "started_at": task.started_at,
-            "ended_at": task.ended_at,
-            "exception_name": task.exception_name,
-            "exception_message": task.exception_message,
-        }
+        return None if (task := await self.get_task_by_id(id)) is None else status_of(task)
 
     async def get_pending_tasks_count(self) -> int:
         """How many tasks are enqueued, those that are due later included; not those that wait for a parent."""
         self._outbox.check_open()
         return await self.backend.pending()
 
-    async def retry_task(self, id: UUID | str) -> Task:
+    async def retry_task(self, id: UUID | str, *, subtree: bool = False) -> Task:
         """Run a task again: a stopped one goes on, of one that has ended a clone runs, named `<name>_retry`.
+
+        `subtree`: the descendants that ended because of it are cloned along, with the clones as their parents.
 
         Raises:
             TaskNotFound: there is no such task.
             InvalidState: it is under way.
         """
-        retried = await self.backend.retry(await self._asked(id))
+        retried = await self.backend.retry(await self._asked(id), subtree=subtree)
         task = await self.backend.get(retried)
         if task is None:
             raise not_found(retried)
@@ -290,13 +315,18 @@ class QueuedTasks:
             state=None if state is None else TaskState(state),
             name=name,
             channel=channel,
-            before=None if before is None else _uuid(before),
-            limit=_rows(limit),
+            before=None if before is None else id_of(before),
+            limit=rows_of(limit),
         )
+
+    async def watch(self, id: UUID | str) -> AsyncIterator[TaskUpdate]:
+        """Follow a task by its id: see `TaskRef.watch`. Raises TaskNotFound."""
+        async for update in watch(self.backend, await self._asked(id)):
+            yield update
 
     async def get_logs(self, id: UUID | str, *, after: int | None = None, limit: int = 1000) -> list[TaskLog]:
         """What a task logged, oldest first, beginning behind the line `after`."""
-        return await self.backend.logs(await self._asked(id), after=after, limit=_rows(limit))
+        return await self.backend.logs(await self._asked(id), after=after, limit=rows_of(limit))
 
     @classmethod
     def _of_attempt(cls, running: Running) -> QueuedTasks:
@@ -314,6 +344,13 @@ class QueuedTasks:
 
             self._twin = SyncQueuedTasks(self, block)
         return self._twin
+
+    def _add(
+        self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
+    ) -> TaskRef:
+        entry = self._entry(self._outbox, func, args, kwargs, options)
+        self._outbox.add(entry)
+        return TaskRef(entry, self.backend)
 
     def _entry(
         self,
@@ -334,35 +371,20 @@ class QueuedTasks:
     async def _asked(self, id: UUID | str) -> UUID:
         """The id of a task that the database knows, unless nobody does."""
         self._outbox.check_open()
-        asked = _uuid(id)
+        asked = id_of(id)
         if self._outbox.holds(asked):
             await self._outbox.write()
         return asked
 
     async def _task_of(self, ref: TaskRef) -> Task:
         task = await self.backend.get(await ref)
-        if task is None and not ref.created:
+        if task is None and not ref.created and ref.entry.home.connection is None:
             raise not_found(ref.id)
-        return task or as_added(ref.entry.task)
+        return task or as_added(replace(ref.entry.task, id=ref.id))
 
 
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _uuid(id: UUID | str) -> UUID:
-    if isinstance(id, UUID):
-        return id
-    try:
-        return UUID(id)
-    except (ValueError, TypeError, AttributeError):
-        raise InvalidTask(f"the id is {id!r:.60}: give the UUID of a task, or its text") from None
-
-
-def _rows(limit: int) -> int:
-    if isinstance(limit, int) and 1 <= limit <= _MOST_ROWS:
-        return limit
-    raise InvalidTask(f"limit is {limit!r:.60}: give a number from 1 to {_MOST_ROWS}, and fetch more pages")
 
 
 @cache

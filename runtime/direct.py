@@ -27,6 +27,7 @@ from .store.reads import Reads
 from .store.tasks import TaskStore
 from .task import Executor, NewTask, Task, TaskLog, TaskState
 from .waiting import Waiters
+from .watch import MOST_LINES, News
 from .writer import GroupWriter
 
 _CONNECT_PATIENCE = 10.0  # seconds
@@ -110,8 +111,8 @@ class DirectBackend:
             self._announcer.wished(servers)
         return bool(servers) or await self._is_known(id)
 
-    async def retry(self, id: UUID) -> UUID:
-        source = await self._calls.fetch_one("retry_source", id)
+    async def retry(self, id: UUID, *, subtree: bool = False) -> UUID:
+        source = await self._calls.fetch_one("retry_source", [id])
         if source is None:
             raise not_found(id)
         state = TaskState(source["state"])
@@ -119,11 +120,31 @@ class DirectBackend:
             return id
         if state in _UNDER_WAY:
             raise InvalidState(f"Task {id} is {state}: only one that has ended or was stopped can be retried.")
-        clone = _clone(self._checked(_source(id, source)), source)
-        entry = Entry(clone, outbox := Outbox(self, together=True))
-        outbox.add(entry)
-        await outbox.settle(entry)
-        return entry.id
+        sources = [source]
+        if subtree:
+            family = [row["id"] for row in await self._calls.fetch("ended_with", id)]
+            sources += await self._calls.fetch("retry_source", family)
+        outbox = Outbox(self, together=True)
+        for clone in _clones([(self._checked(_source(row["id"], row)), row) for row in sources]):
+            outbox.add(Entry(clone, outbox))
+        entries = outbox.entries
+        await outbox.flush()
+        return entries[0].id
+
+    async def was_written(self, id: UUID) -> bool:
+        return await self._reads.was_written(id)
+
+    async def signed(self, tasks: Sequence[NewTask]) -> list[NewTask]:
+        signer = self._signer
+        return [*tasks] if signer is None else [replace(task, signature=signer.sign(task)) for task in tasks]
+
+    async def news(self, id: UUID, progress: str, line: int) -> News:
+        progress = await self._waiters.progress_of(id, progress)
+        task = await self._reads.task(id)
+        if task is None:
+            raise not_found(id)
+        logs = await self._reads.logs(id, after=line, limit=MOST_LINES)
+        return News(task=task, progress=progress, logs=logs)
 
     async def wait(self, id: UUID, timeout: float | None) -> End:
         return await self._waiters.end_of(id, timeout)
@@ -201,16 +222,22 @@ def _source(id: UUID, row: Row) -> NewTask:
     return NewTask(id=id, **stored)
 
 
-def _clone(source: NewTask, row: Row) -> NewTask:
-    # Not its times, which are over; and not its parents' fate: who retries by hand wants the task to run.
-    return replace(
-        source,
-        id=uuid7(),
-        name=f"{row['called']}_retry",
-        run_at=None,
-        expires_at=None,
-        on_parent_failure="run",
-        parents=tuple(row["standing"]),
-        context=None if row["reached"] == "{}" else row["reached"],
-        signature=None,
-    )
+def _clones(sources: Sequence[tuple[NewTask, Row]]) -> list[NewTask]:
+    """The first task once more, and the others, whose parents are the clones where these were their parents."""
+    ids = {source.id: uuid7() for source, _ in sources}
+    first, *others = [
+        # not its times, which are over
+        replace(
+            source,
+            id=ids[source.id],
+            name=f"{row['called']}_retry",
+            run_at=None,
+            expires_at=None,
+            parents=tuple(ids.get(parent, parent) for parent in row["standing"]),
+            context=None if row["reached"] == "{}" else row["reached"],
+            signature=None,
+        )
+        for source, row in sources
+    ]
+    # who retries a task by hand wants it to run, whatever became of its parents
+    return [replace(first, on_parent_failure="run"), *others]

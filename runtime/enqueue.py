@@ -144,9 +144,14 @@ def as_added(task: NewTask) -> Task:
 
 
 def family_of(parent: object) -> tuple[tuple[UUID, Entry], ...]:
-    """Which of the parents given as `parent` are not written yet, each with the id that it has for now."""
+    """Which of the parents given as `parent` may not be written yet, each with the id that it has for now."""
     given = parent if isinstance(parent, Sequence) else (parent,)
-    return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, Ref) and ref.created is None)
+    return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, Ref) and not _stands(ref))
+
+
+def _stands(ref: Ref) -> bool:
+    """Whether everybody sees that task by now; one that was added on a connection may not be committed."""
+    return ref.created is not None and ref.entry.home.connection is None
 
 
 @lru_cache(maxsize=4096)
@@ -156,7 +161,7 @@ def ambiguous_names(func: Callable[..., object]) -> tuple[str, ...]:
         parameters = inspect.signature(func).parameters
     except (TypeError, ValueError):  # no function: `reference` says so better
         return ()
-    return tuple(name for name in _CHECKS if name in parameters)
+    return tuple(name for name in (*_CHECKS, "connection") if name in parameters)
 
 
 def _dumped(func: Callable[..., object]) -> str:

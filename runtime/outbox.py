@@ -37,6 +37,9 @@ class Writer(Protocol):
         `repeat`: an earlier call may have been carried out. Cancelling the call gives the tasks up.
         """
 
+    async def was_written(self, id: UUID) -> bool:
+        """Whether a task was ever committed; it may have been removed since."""
+
 
 class Entry:
     """One task on its way. `created` is None before it is written, False when a unique task stands for it.
@@ -76,6 +79,8 @@ class Outbox:
         make_id: Callable[[], UUID] = uuid7,
     ) -> None:
         self.make_id = make_id
+        self.connection: object | None = None  # of the user's, which these tasks go over
+        self._attached: list[Outbox] = []
         self.on_added: Callable[[], None] | None = None
         self._writer = writer
         self._together = together
@@ -93,8 +98,22 @@ class Outbox:
         """What waits, in its order; not what is being written."""
         return tuple(self._entries)
 
+    @property
+    def forgotten(self) -> Entry | None:
+        """The first task that nobody has awaited, where only that writes it."""
+        return next((entry for entry in self._entries if entry.error is None), None)
+
     def __len__(self) -> int:
         return len(self._entries) + len(self._batch)
+
+    def batch(self) -> Outbox:
+        """An outbox for what goes out in one statement, to the same place."""
+        return Outbox(self._writer, together=True, patience=self.patience, make_id=self.make_id)
+
+    def attach(self, box: Outbox) -> None:
+        """Watch over an outbox whose tasks must be awaited, where all tasks are written at one moment."""
+        if self._together:
+            self._attached = [each for each in self._attached if len(each)] + [box]
 
     def holds(self, id: UUID) -> bool:
         """Whether this task is still to be written."""
@@ -130,8 +149,10 @@ class Outbox:
 
         Raises:
             DatabaseUnavailable: not within the patience; the tasks are kept, and the next call tries again.
+            InvalidState: a task that was added on a connection was not awaited.
             Exception: what kept tasks from being written since the last call, or an async pre-create hook raised.
         """
+        self._check_attached()
         await self.write()
         failed = [*self._failed]
         self._failed.clear()
@@ -186,6 +207,8 @@ class Outbox:
     def discard(self, reason: str) -> None:
         """Drop what has not been written, and close."""
         self._entries.clear()
+        for box in self._attached:
+            box.discard(reason)
         self.close(reason)
 
     async def hand_over(self, reason: str) -> list[NewTask]:
@@ -193,6 +216,7 @@ class Outbox:
 
         Raises what an async pre-create hook raises.
         """
+        self._check_attached()
         async with self._turn:
             entries, self._entries = self._entries, []
             self.close(reason)
@@ -239,14 +263,28 @@ class Outbox:
 
     async def _join_family(self, entry: Entry) -> None:
         for _, parent in entry.family:
-            if parent.home is not self:
-                await parent.home.settle(parent)
-            elif parent.error is not None:
+            if parent.home is self and parent.error is not None:
                 raise InvalidTask(f"Its parent {parent.id} could not be written.") from parent.error
+            if parent.home is not self:
+                await self._join_parent(parent)
         moved = {provisional: parent.id for provisional, parent in entry.family}
         parents = tuple(moved.get(id, id) for id in entry.task.parents)
         if parents != entry.task.parents:
             entry.task = replace(entry.task, parents=parents)
+
+    async def _join_parent(self, parent: Entry) -> None:
+        if parent.home.connection in (None, self.connection):
+            await parent.home.settle(parent)
+        elif parent.created is None or not await self._writer.was_written(parent.id):
+            raise InvalidTask(
+                f"Its parent {parent.id} was added in a transaction that has not been committed: add the child on the "
+                "same connection, or after the commit."
+            )
+
+    def _check_attached(self) -> None:
+        for box in self._attached:
+            if (entry := box.forgotten) is not None:
+                raise InvalidState(not_awaited(entry))
 
     async def _send(self, entries: list[Entry]) -> None:
         if not entries:
@@ -295,6 +333,14 @@ class Outbox:
     def _forget(self, entry: Entry) -> None:
         if entry in self._failed:
             self._failed.remove(entry)
+
+
+def not_awaited(entry: Entry) -> str:
+    """What is to be said of a task that was added on a connection and never written."""
+    return (
+        f"Task {entry.id} ({entry.task.reference}) was added on a connection and never awaited, so it is not written: "
+        "write `await tasks.on(connection).add_task(...)`."
+    )
 
 
 class TurnFlush:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from .backend import not_found, result_of
 from .task import Json, TaskState
+from .watch import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -75,6 +76,15 @@ class TaskRef(Ref):
     async def stop(self) -> bool:
         """Interrupt the task until somebody retries it; False when it doesn't run."""
         return await self._backend.stop(await self.get_task_id())
+
+    async def watch(self) -> AsyncIterator[TaskUpdate]:
+        """What happens to the task, as it happens: its state, its context, what it logs. Ends when the task has ended.
+
+        The first update is how it stands; nothing after it is missed. A task that was stopped has ended here, too.
+        `auto_remove` waits for those who watch. Raises TaskNotFound once the task was removed.
+        """
+        async for update in watch(self._backend, await self.get_task_id()):
+            yield update
 
     async def wait(self, timeout: float | timedelta | None = None) -> Json:
         """The result of the task, once it is done. `timeout` in seconds; None waits for as long as it takes.

@@ -67,7 +67,7 @@ class SyncQueuedTasks:
 
     def __init__(self, handle: QueuedTasks, block: Block) -> None:
         self._handle = handle
-        self._block = block
+        self._block = handle.block = block
         self._turn = Lock()
         self._process = os.getpid()
 
@@ -109,6 +109,13 @@ class SyncQueuedTasks:
     ) -> Task:
         """Add a task for later; written when it returns. See `QueuedTasks.schedule`."""
         return self._write(self._handle.schedule(func_or_path, run_at, args=args, kwargs=kwargs, **options))
+
+    def on(self, connection: object) -> SyncQueuedTasks:
+        """The handle for tasks in a transaction of your own, over a connection or session that blocks.
+
+        See `QueuedTasks.on`.
+        """
+        return SyncQueuedTasks(self._handle.on(connection), self._block)
 
     def _write_asked(self, args: tuple[object, ...]) -> None:
         """Write what was added if it is that which is asked about: hooks of the user's have a say in it."""

@@ -143,8 +143,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskLog:
-    """One line that a task logged; `level` is the name of the level, `exception` a formatted traceback."""
+    """One line that a task logged; `level` is the name of the level, `exception` a formatted traceback.
 
+    `id` grows from line to line: it is what `get_logs(after=...)` takes.
+    """
+
+    id: int
     task_id: UUID
     attempt: int
     at: datetime

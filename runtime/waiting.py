@@ -15,6 +15,7 @@ from uuid import UUID
 from .backend import End, not_found
 from .ear import Ear
 from .errors import DatabaseUnavailable, QueuedTasksError
+from .following import Followers
 from .settings import Settings
 from .store.link import Link, Row
 from .store.reads import Reads
@@ -25,10 +26,11 @@ _IDLE = 30.0  # seconds without anybody waiting after which the listening connec
 _PAUSE = 0.02  # seconds between two looks at first, where there are no notifications
 _REOPEN = 5.0  # seconds between two tries to listen
 _CHUNK = 1_000  # ids a query
+PROGRESS = "+"  # before the id of a task that has not ended, but gone on
 
 
 class Waiters:
-    """All who wait for tasks in this process. A notification holds the ids of tasks that ended."""
+    """All who wait for tasks in this process. A notification holds the ids of tasks that ended, or went on: `+id`."""
 
     def __init__(self, link: Link, ear: Ear, settings: Settings) -> None:
         self._link = link
@@ -40,6 +42,7 @@ class Waiters:
         self._listening = False
         self._reopen_at = 0.0
         self._waiting: dict[UUID, set[asyncio.Future[End]]] = {}
+        self._followers = Followers()
         self._fresh: set[UUID] = set()
         self._told: set[UUID] = set()
         self._left: set[UUID] = set()
@@ -70,6 +73,15 @@ class Waiters:
                 del self._waiting[id]
                 self._leave(id)
 
+    async def progress_of(self, id: UUID, seen: str) -> str:
+        """Return how far a task has come once that is not `seen` any more; raises what `end_of` does."""
+        answer = self._followers.add(id, seen)
+        self._start()
+        try:
+            return await answer
+        finally:
+            self._followers.leave(id, answer)
+
     async def close(self) -> None:
         """Stop listening. Whoever still waits is left to his own timeout."""
         if self._running is not None:
@@ -87,14 +99,15 @@ class Waiters:
 
     async def _run(self) -> None:
         pause, away_since, everybody = _PAUSE, None, False
-        while self._waiting or self._left or not everybody:
+        while self._waiting or self._followers or self._left or not everybody:
             self._wake.clear()
             try:
-                pause = _PAUSE if self._fresh else min(pause * 2, self._slow)
+                pause = _PAUSE if self._fresh or self._followers.fresh else min(pause * 2, self._slow)
                 await self._look(everybody)
                 away_since = None
             except DatabaseUnavailable as error:
                 self._fresh.update(self._waiting)
+                self._followers.look_again()
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > _PATIENCE:
                     self._fail_all(error)
@@ -104,7 +117,7 @@ class Waiters:
 
     async def _woken(self, pause: float) -> bool:
         """Sleep until somebody comes or is told, False when it was only time to look."""
-        if not self._waiting:
+        if not self._waiting and not self._followers:
             limit = _IDLE
         elif self._listening:
             limit = self._slow
@@ -120,7 +133,8 @@ class Waiters:
     async def _look(self, everybody: bool) -> None:
         if self._notifications:
             await self._keep_listening(everybody)
-        fresh, told, left = self._fresh, self._told, self._left - self._waiting.keys()
+        left = (self._left | self._followers.take_idle()) - self._waiting.keys() - {*self._followers}
+        fresh, told = self._fresh, self._told
         self._fresh, self._told, self._left = set(), set(), set()
         self._subscribed -= told
         if gone := left & self._subscribed:
@@ -129,11 +143,21 @@ class Waiters:
         if self._listening and fresh:
             self._subscribed |= fresh
             await self._link.fetch("subscribe", list(fresh), self._ear.topic)
+        await self._look_after_followers(everybody or not self._listening)
         ids = fresh | told if self._listening and not everybody else {*self._waiting}
         for chunk in _chunks(ids & self._waiting.keys()):
             for id, row in (await self._reads.ends(chunk)).items():
                 if self._resolve(id, row) and id not in told:
                     self._leave(id)
+
+    async def _look_after_followers(self, everybody: bool) -> None:
+        followers = self._followers
+        fresh, followers.fresh = followers.fresh, set()
+        if self._listening and fresh:
+            self._subscribed |= fresh
+            await self._link.fetch("follow", list(fresh), self._ear.topic)
+        for chunk in _chunks(followers.take_stirred(everybody)):
+            followers.resolve(await self._reads.progress(chunk))
 
     async def _keep_listening(self, everybody: bool) -> None:
         if self._listening and everybody:
@@ -151,6 +175,7 @@ class Waiters:
             self._reopen_at = 0.0
             # who waits is kept in an unlogged table, which a crash of PostgreSQL empties
             self._fresh.update(self._waiting)
+            self._followers.look_again()
 
     def _leave(self, id: UUID) -> None:
         self._left.add(id)
@@ -188,9 +213,14 @@ class Waiters:
     def _fail_all(self, error: QueuedTasksError) -> None:
         for id in [*self._waiting]:
             self._answer(id, error)
+        self._followers.fail(error)
 
     def _notified(self, payload: str) -> None:
-        self._told.update(map(UUID, payload.split()))
+        for word in payload.split():
+            id = UUID(word.removeprefix(PROGRESS))
+            self._followers.stir([id])
+            if not word.startswith(PROGRESS):
+                self._told.add(id)
         self._wake.set()
 
     def _listening_lost(self) -> None:

@@ -35,6 +35,14 @@ class Reads:
         """How far tasks are, for whoever waits for them: see get_ends.sql."""
         return {row["id"]: row for row in await self._link.fetch("get_ends", list(ids))}
 
+    async def progress(self, ids: Iterable[UUID]) -> dict[UUID, str | None]:
+        """A text for each task that changes whenever something happens to it; None for one that is not there."""
+        return {row["id"]: row["progress"] for row in await self._link.fetch("get_progress", list(ids))}
+
+    async def was_written(self, id: UUID) -> bool:
+        """Whether a task is there, or was until within the hour."""
+        return bool(await self._link.fetch_value("was_written", id))
+
     async def logs(self, id: UUID, *, after: int | None, limit: int) -> list[TaskLog]:
         """What a task logged, oldest first, beginning behind the line `after`."""
         return [_log(row) for row in await self._link.fetch("task_logs", id, after, limit)]
@@ -65,6 +73,7 @@ def _task(row: Row) -> Task:
 
 def _log(row: Row) -> TaskLog:
     return TaskLog(
+        id=row["id"],
         task_id=row["task_id"],
         attempt=row["attempt"],
         at=row["at"],

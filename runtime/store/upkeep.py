@@ -17,6 +17,14 @@ class Upkeep:
         assert row is not None
         return row["lined"], row["next_in"]
 
+    async def promote_inbox(self, limit: int) -> tuple[int, int]:
+        """Give up to `limit` posted tasks their places, and do what SQL wants cancelled: how many, how many may run."""
+        row = await self._link.fetch_one("promote_inbox", limit)
+        assert row is not None
+        if row["cancels"]:
+            await self._link.fetch("cancel_posted", limit)
+        return row["taken"] + row["cancels"], row["lined"]
+
     async def sweep_children(self, limit: int) -> int:
         """Let go of children whose parents have all ended, should any have been left; how many were found."""
         return int(await self._link.fetch_value("sweep_children", limit))
@@ -28,3 +36,8 @@ class Upkeep:
     async def prune_traces(self, retention: float) -> None:
         """Remove what is remembered of removed tasks and of servers that ended `retention` seconds ago."""
         await self._link.fetch("prune_traces", retention)
+        await self._link.fetch("prune_waiters")
+
+    async def remove_lingering(self, limit: int) -> int:
+        """Remove up to `limit` tasks that only stayed for those who waited for their results; how many."""
+        return int(await self._link.fetch_value("remove_lingering", limit))

@@ -227,7 +227,7 @@ begin
 end $$;
 
 -- Remove what asked to be removed when done, and the parents that were only kept for these last children. p_waited:
--- somebody is about to read their result; they stay until their retention is over.
+-- somebody is about to read their result; they stay for a moment: see remove_lingering.
 create function queued_tasks.remove_finished(p_ended uuid[], p_waited uuid[]) returns void
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -258,6 +258,11 @@ begin
                        offset 0);
     if v_gone is not null then
         perform queued_tasks.remove_tasks(v_gone);
+    end if;
+    if cardinality(p_waited) > 0 then
+        insert into queued_tasks.lingering (id)
+        select t.id from queued_tasks.task t where t.id = any (p_waited) and t.id = any (p_ended) and t.auto_remove
+        on conflict do nothing;
     end if;
 end $$;
 

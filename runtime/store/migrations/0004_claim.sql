@@ -1,3 +1,11 @@
+-- An instant as enqueuers sign it, since the epoch. Theirs end with the year 9999, of which the last one is stored as
+-- infinity. Whatever somebody has written into a row by hand, this must not fail: it would keep others from claiming.
+create function queued_tasks.microseconds(p_at timestamptz) returns bigint
+language sql stable strict as $$
+    select (extract(epoch from greatest(least(p_at, timestamptz '9999-12-31 23:59:59.999999+00'),
+                                        timestamptz '0001-01-01 00:00:00+00')) * 1000000)::bigint
+$$;
+
 -- What the parents of a task returned, in this order, null for one that did not end done. An empty array when all
 -- that is more than travels well with a claim: the task asks for it when it wants it.
 create function queued_tasks.parent_results(p_parents uuid[]) returns json
@@ -91,8 +99,8 @@ begin
                t.unique_key is not null or t.auto_remove or t.parents is not null,
                coalesce(t.expires_at <= now(), false), t.signature,
                case when t.signature is not null then
-                    json_build_array(t.name, t.channel, t.key, t.priority, (extract(epoch from t.run_at) * 1000000)::bigint,
-                                     (extract(epoch from t.expires_at) * 1000000)::bigint, t.unique_key, t.auto_remove,
+                    json_build_array(t.name, t.channel, t.key, t.priority, queued_tasks.microseconds(t.run_at),
+                                     queued_tasks.microseconds(t.expires_at), t.unique_key, t.auto_remove,
                                      t.on_parent_failure, t.parents,
                                      case when q.attempt > 1 then t.context::text end) end,
                case when t.parents is not null then

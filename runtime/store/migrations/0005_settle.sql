@@ -140,6 +140,7 @@ begin
       from taken t;
 
     delete from queued_tasks.interrupt i where i.id = any (p_ids);
+    perform queued_tasks.tell_watchers(p_ids);
     if v_cancelled is not null then
         select e.lined, e.told into lined, told from queued_tasks.after_end(v_cancelled, v_cancelled) e;
     end if;
@@ -246,6 +247,7 @@ begin
                 else p_late and (r.server = p_server and r.attempt = u.attempt
                                  or a.server = p_server and a.outcome <> 'interrupted') end
      order by u.place;
+    perform queued_tasks.tell_watchers(p_id);
 end $$;
 
 -- Store contexts, a row each, if their leases are still this server's. The newest version counts; older ones go.
@@ -278,5 +280,6 @@ begin
                   select k.ctid from queued_tasks.context k
                    where k.id = u.id and (k.attempt, k.version) < (u.attempt, u.version) offset 0) o
             where u.lease = any (v_held)));
+    perform queued_tasks.tell_watchers(p_id);
     return query select u.id from unnest(p_lease, p_id) u (lease, id) where u.lease = any (v_held);
 end $$;

@@ -2,3 +2,7 @@
 select (select count(*) from queued_tasks.ready y
          where not exists (select from queued_tasks.result r where r.id = y.id and r.state = 'cancelled'))
      + (select count(*) from queued_tasks.delayed)
+     + (select count(*) from queued_tasks.inbox i
+         where not i.cancel
+           and not exists (select from queued_tasks.dependency d where d.child = i.id)
+           and not exists (select from queued_tasks.result r where r.id = i.id))

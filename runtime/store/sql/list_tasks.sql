@@ -31,6 +31,9 @@ with page as (
              union all select x.child from queued_tasks.dependency x where $1 = 'waiting' and not x.released group by x.child
              union all select x.id from queued_tasks.ready x where $1 = 'enqueued'
              union all select x.id from queued_tasks.delayed x where $1 = 'enqueued'
+             union all select x.id from queued_tasks.inbox x
+                        where $1 = 'enqueued' and not x.cancel
+                          and not exists (select from queued_tasks.dependency d where d.child = x.id)
              order by 1 desc) o
       cross join lateral (select * from queued_tasks.task k where k.id = o.id offset 0) t
       where ($4 is null or o.id < $4)

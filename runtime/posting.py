@@ -1,0 +1,261 @@
+"""Tasks added in a transaction of the user's own: they commit, or roll back, with it.
+
+They go to the inbox, whose rows servers find once the transaction has committed: nobody waits for it. Knows asyncpg and
+psycopg by their types alone; what SQLAlchemy needs is in integrations/sqlalchemy.py, imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+from loguru import logger
+
+from . import hooks
+from .blocking import runs_loop
+from .errors import ConfigurationError, InvalidState, InvalidTask, SchemaOutdated
+from .outbox import Entry, Outbox, not_awaited
+from .store.statements import load
+from .task import NewTask
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+T = TypeVar("T")
+
+_SQLALCHEMY = ("AsyncSession", "AsyncConnection", "Session", "Connection", "async_scoped_session", "scoped_session")
+_NO_SCHEMA = ("42883", "42P01", "3F000")
+_NO_RIGHT = "42501"
+
+
+class Adapter(Protocol):
+    """A connection of the user's as it is used here: for one statement with one text as its parameter."""
+
+    connection: object
+
+    async def post(self, tasks: str) -> str | None:
+        """Run post_tasks.sql."""
+
+    def post_now(self, tasks: str) -> str | None:
+        """The same where it needs no await."""
+
+    @property
+    def wait(self) -> Callable[..., Any]:
+        """Gives the result of a coroutine to code that is not async."""
+
+
+class Postbox(Outbox):
+    """Tasks for one connection. What is added waits for an await, which is an error to forget."""
+
+    def __init__(self, adapter: Adapter, backend: Backend, make_id: Callable[[], UUID]) -> None:
+        self.adapter = adapter
+        self._poster = Poster(adapter, backend)
+        super().__init__(self._poster, together=True, make_id=make_id)
+        self.connection = adapter.connection
+
+    def batch(self) -> Outbox:
+        return Postbox(self.adapter, self._poster.backend, self.make_id)
+
+    def __del__(self) -> None:
+        if self.forgotten is not None:
+            logger.error("{}", not_awaited(self.forgotten))
+
+
+class ImmediatePostbox(Postbox):
+    """Tasks for a connection that blocks: each is written when it is added."""
+
+    def add(self, entry: Entry) -> None:
+        self.post_now([entry])
+
+    async def write(self) -> None:
+        self.post_now(self._take(len(self._entries)))
+
+    def batch(self) -> Outbox:
+        return _Collected(self.adapter, self._poster.backend, self.make_id)
+
+    def post_now(self, entries: Sequence[Entry]) -> None:
+        """Write tasks without an await, unless a hook of the user's needs one."""
+        if not entries:
+            return
+        if any(entry.seen is not None or entry.family for entry in entries):
+            entries = self.adapter.wait(self._prepared(entries))
+        tasks = self._poster.signed_now([entry.task for entry in entries])
+        with Explained():
+            answer = self.adapter.post_now(document_of(tasks))
+        self._wrote(entries, losers_of(answer))
+        written, self._written = self._written, []
+        if written:
+            self.adapter.wait(hooks.created(written))
+
+    async def _join_parent(self, parent: Entry) -> None:
+        if parent.created is None and parent.home.connection is not self.connection:
+            raise InvalidTask(f"Its parent {parent.id} is not written yet: await it before you add the child.")
+
+
+class _Collected(ImmediatePostbox):
+    """What goes into one statement."""
+
+    def add(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+
+class Poster:
+    """Writes over the user's connection. Raises what its driver raises: the transaction is the user's."""
+
+    def __init__(self, adapter: Adapter, backend: Backend) -> None:
+        self.adapter = adapter
+        self.backend = backend
+
+    async def write(
+        self,
+        tasks: Sequence[NewTask],
+        *,
+        repeat: bool = False,  # noqa: ARG002  # the SQL passes over what is there anyway
+    ) -> dict[UUID, UUID]:
+        signed = await self.backend.signed(tasks) if self.backend.signs else tasks
+        with Explained():
+            return losers_of(await self.adapter.post(document_of(signed)))
+
+    async def was_written(self, id: UUID) -> bool:
+        return await self.backend.was_written(id)
+
+    def signed_now(self, tasks: Sequence[NewTask]) -> Sequence[NewTask]:
+        """The tasks with their signatures, where those are wanted."""
+        return self.adapter.wait(self.backend.signed(tasks)) if self.backend.signs else tasks
+
+
+def post_over(
+    connection: object, schema: str, outbox: Outbox, backend: Backend, wait: Callable[..., Any] | None = None
+) -> Outbox:
+    """The outbox for what is added on `connection`, told apart by its type. `wait`: see Adapter, where it is known.
+
+    Raises:
+        InvalidTask: it is of no known kind.
+    """
+    statement = load(schema)["post_tasks"].splitlines()[-1]
+    kinds = {f"{base.__module__.partition('.')[0]}.{base.__qualname__}" for base in type(connection).__mro__}
+    if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
+        return Postbox(AsyncpgAdapter(connection, statement), backend, outbox.make_id)
+    if "psycopg.AsyncConnection" in kinds:
+        return Postbox(AsyncPsycopgAdapter(connection, statement), backend, outbox.make_id)
+    if "psycopg.Connection" in kinds:
+        return ImmediatePostbox(PsycopgAdapter(connection, statement, wait or wait_here), backend, outbox.make_id)
+    if kinds & {f"sqlalchemy.{name}" for name in _SQLALCHEMY}:
+        # by name: the layers point the other way, and only who has SQLAlchemy may import it
+        adapted = import_module("..integrations.sqlalchemy", __package__)
+        box: Outbox = adapted.postbox(connection, statement, outbox, backend, wait or wait_here)
+        return box
+    raise InvalidTask(
+        f"tasks can't be added on {connection!r:.60}: give a connection of asyncpg or psycopg, or a session or "
+        "connection of SQLAlchemy; not a pool, an engine or a cursor."
+    )
+
+
+def wait_here(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work` on a thread of the user's; where an event loop runs there, only if it needs no waiting."""
+    if not runs_loop():
+        return asyncio.run(work)
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise InvalidState(
+        "A connection that blocks can't wait for an async hook while an event loop runs: use an async connection."
+    )
+
+
+class AsyncpgAdapter:
+    """A connection of asyncpg."""
+
+    def __init__(self, connection: Any, statement: str, wait: Callable[..., Any] = wait_here) -> None:
+        self.connection = connection
+        self._statement = statement
+        self.wait = wait
+
+    async def post(self, tasks: str) -> str | None:
+        answer: str | None = await self.connection.fetchval(self._statement, tasks)
+        return answer
+
+    def post_now(self, tasks: str) -> str | None:  # noqa: ARG002  # others can
+        raise InvalidState("This connection is async: await what is added on it.")
+
+
+class AsyncPsycopgAdapter(AsyncpgAdapter):
+    """An AsyncConnection of psycopg."""
+
+    async def post(self, tasks: str) -> str | None:
+        async with self.connection.cursor(row_factory=_first_row()) as cursor:
+            await cursor.execute(self._statement.replace("$1", "%s"), [tasks])
+            return _only(await cursor.fetchone())
+
+
+class PsycopgAdapter(AsyncpgAdapter):
+    """A Connection of psycopg, which blocks."""
+
+    async def post(self, tasks: str) -> str | None:
+        return self.post_now(tasks)
+
+    def post_now(self, tasks: str) -> str | None:
+        with self.connection.cursor(row_factory=_first_row()) as cursor:
+            cursor.execute(self._statement.replace("$1", "%s"), [tasks])
+            return _only(cursor.fetchone())
+
+
+def _first_row() -> Any:
+    """psycopg's plain rows, whatever the connection makes of rows otherwise."""
+    return import_module("psycopg.rows").tuple_row
+
+
+def _only(row: Sequence[str | None] | None) -> str | None:
+    return None if row is None else row[0]
+
+
+class Explained:
+    """What the database says when it has no such function, in words that help."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        state = _sqlstate(error)
+        if state in _NO_SCHEMA:
+            raise SchemaOutdated(
+                f"The database of this connection has no schema of Queued Tasks that fits this version ({error}): give "
+                "a connection to the queue's database, or run `queued-tasks migrate`."
+            ) from error
+        if state == _NO_RIGHT:
+            raise ConfigurationError(
+                f"The database user of this connection lacks a right ({error}): see `queued-tasks migrate --roles`."
+            ) from error
+
+
+def _sqlstate(error: BaseException | None) -> object:
+    for each in (error, getattr(error, "orig", None)):
+        for name in ("sqlstate", "pgcode"):
+            if state := getattr(each, name, None):
+                return state
+    return None
+
+
+def document_of(tasks: Sequence[NewTask]) -> str:
+    """The tasks as post_tasks takes them."""
+    return msgspec.json.encode([_row(task) for task in tasks]).decode()
+
+
+def _row(task: NewTask) -> dict[str, object]:
+    row = {name: getattr(task, name) for name in NewTask.__slots__}
+    row["on_parent_failure"] = None if task.on_parent_failure == "cascade" else task.on_parent_failure
+    row["parents"] = task.parents or None
+    row["signature"] = None if task.signature is None else task.signature.hex()
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def losers_of(answer: str | None) -> dict[UUID, UUID]:
+    """What post_tasks answers: winners by losers."""
+    return {} if answer is None else msgspec.json.decode(answer, type=dict[UUID, UUID])
