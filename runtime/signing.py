@@ -73,7 +73,10 @@ class Seals:
     def flaw(self, claimed: Claimed) -> str | None:
         """Why a claimed task must not run; None when it may."""
         if claimed.signature is not None:
-            return self.flaw_of(claimed.as_written())
+            try:
+                return self.flaw_of(claimed.as_written())
+            except (ValueError, TypeError, AttributeError):  # what somebody wrote by hand is not even of the right kind
+                return _ALTERED
         return None if claimed.function in self._allow_unsigned else _UNSIGNED
 
     def flaw_of(self, task: NewTask) -> str | None:
@@ -103,7 +106,8 @@ def _message(task: NewTask) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return (value - _EPOCH) // timedelta(microseconds=1)  # as PostgreSQL keeps it
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)  # asyncpg reads infinity as a naive datetime.max
+        return (aware - _EPOCH) // timedelta(microseconds=1)  # as PostgreSQL keeps it
     if isinstance(value, tuple):
         return [str(each) for each in value]
     return str(value) if isinstance(value, UUID) else value

@@ -24,6 +24,7 @@ from queued_tasks import (
     get_parent_results,
     iter_with_cursor,
     on_pre_create,
+    on_pre_run,
     set_context,
     task,
 )
@@ -226,3 +227,7 @@ if os.environ.get("TEST_HOOKS"):
     async def say_where(added: HookTask) -> None:
         await asyncio.sleep(0)
         added.context["thread"] = current_thread().name
+
+    @on_pre_run
+    def say_place(running: HookTask) -> None:
+        running.context["place"] = [running.channel, running.priority]

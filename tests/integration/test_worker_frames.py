@@ -167,6 +167,15 @@ async def test_an_async_hook_of_what_a_plain_function_adds_runs_on_the_loop_of_t
     assert (end.outcome, added.context) == ("done", '{"thread":"MainThread"}')
 
 
+@pytest.mark.parametrize(("kind", "function"), [("async", "give"), ("sync", "keep_until_the_end")])
+async def test_a_hook_is_told_where_the_task_belongs(kind: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_HOOKS", "1")
+    async with worker(kind, app="tests.apps.inside:give") as supervisor:
+        arguments = (1,) if kind == "async" else ()
+        end = await supervisor.result_of(f"tests.apps.inside:{function}", *arguments, channel="mail", priority=-3)
+    assert json.loads(end.context or "")["place"] == ["mail", -3]
+
+
 # ---- contexts that many threads change
 
 
