@@ -37,7 +37,9 @@ def wanted(rooms: Mapping[int, Room]) -> int:
 
 def place(count: int, rooms: Mapping[int, Room]) -> list[int]:
     """The worker for each of `count` attempts, least busy first; fewer when the room is not enough."""
-    heap = [((room.held - room.slots) / room.slots, worker, room.free, room) for worker, room in rooms.items() if room.free]
+    heap = [
+        ((room.held - room.slots) / room.slots, worker, room.free, room) for worker, room in rooms.items() if room.free
+    ]
     heapq.heapify(heap)
     placed: list[int] = []
     while heap and len(placed) < count:
