@@ -22,13 +22,15 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-tasks = typer.Typer(help="Look at tasks, and retry them.", no_args_is_help=True)
+tasks = typer.Typer(help="Look at tasks; cancel, stop and retry them.", no_args_is_help=True)
 app.add_typer(tasks, name="tasks", rich_help_panel="Look")
 app.add_typer(scheduler, name="scheduler", rich_help_panel="Look")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Id = Annotated[UUID, typer.Argument(help="The id of a task.")]
+Ids = Annotated[list[UUID], typer.Argument(help="The ids of tasks.")]
+Subtree = Annotated[bool, typer.Option("--subtree", help="And those that ended because of it.")]
 Name = Annotated[str | None, typer.Option(help="Only tasks of this name.")]
 Channel = Annotated[str | None, typer.Option(help="Only tasks of this channel.")]
 App = Annotated[
@@ -119,11 +121,12 @@ def demo(
 @app.command(rich_help_panel="Run")
 def migrate(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for psql instead; touches nothing.")] = False,
+    roles: Annotated[bool, typer.Option("--roles", help="Print the SQL that makes roles; touches nothing.")] = False,
 ) -> None:
     """Create the schema, or bring it up to date."""
     from .serve import migrate_schema
 
-    _run(migrate_schema(as_script=sql))
+    _run(migrate_schema(as_script=sql, roles=roles))
 
 
 @app.command(rich_help_panel="Look")
@@ -180,20 +183,39 @@ def show_task(id: Id, as_json: AsJson = False) -> None:
 def show_logs(
     id: Id,
     limit: Annotated[int, typer.Option(min=1, help="How many lines at most.")] = 1000,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What one task logged."""
-    from .tasks import show_logs
+    if follow and as_json:
+        raise typer.BadParameter("--json prints one document, which --follow never ends")
+    from .tasks import follow_logs, show_logs
 
-    _run(show_logs(id, limit, as_json=as_json))
+    _run(follow_logs(id) if follow else show_logs(id, limit, as_json=as_json))
+
+
+@tasks.command("cancel")
+def cancel_tasks(ids: Ids, yes: Yes = False) -> None:
+    """End tasks for good: unstarted ones never start, running ones are interrupted."""
+    from .tasks import end_tasks
+
+    _run(end_tasks("cancel", ids, yes=yes))
+
+
+@tasks.command("stop")
+def stop_tasks(ids: Ids, yes: Yes = False) -> None:
+    """Interrupt running tasks; they stay stopped until they are retried."""
+    from .tasks import end_tasks
+
+    _run(end_tasks("stop", ids, yes=yes))
 
 
 @tasks.command("retry")
-def retry_task(id: Id) -> None:
+def retry_task(id: Id, subtree: Subtree = False) -> None:
     """Let one task run again."""
     from .tasks import retry_tasks
 
-    _run(retry_tasks([id], None, None, yes=True))
+    _run(retry_tasks([id], None, None, yes=True, subtree=subtree))
 
 
 @app.command(rich_help_panel="Change")
@@ -202,6 +224,7 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="All that failed.")] = False,
     name: Name = None,
     channel: Channel = None,
+    subtree: Subtree = False,
     yes: Yes = False,
 ) -> None:
     """Let tasks run again: those with these ids, or all that failed."""
@@ -211,7 +234,7 @@ def retry(
         raise typer.BadParameter("--name and --channel go with --failed, not with ids")
     from .tasks import retry_tasks
 
-    _run(retry_tasks(ids or [], name, channel, yes=yes))
+    _run(retry_tasks(ids or [], name, channel, yes=yes, subtree=subtree))
 
 
 @app.command(rich_help_panel="Change")

@@ -11,7 +11,7 @@ import uvloop
 from ...runtime.database import prepare, resolve, with_key
 from ...runtime.errors import ConfigurationError, DatabaseUnavailable
 from ...runtime.settings import Settings
-from ...runtime.store.migrate import NEWEST, as_sql, migrate
+from ...runtime.store.migrate import NEWEST, as_sql, migrate, roles_sql
 from ..child import ChildServer, leave_with
 from .output import say
 
@@ -46,9 +46,12 @@ def serve(*, app: str | None, app_dir: Path | None, workers: int | None, host: s
     return uvloop.run(_serve(settings, found, folder, workers, host, port))
 
 
-async def migrate_schema(*, as_script: bool) -> None:
-    """Bring the schema up to date, or print the SQL that makes it."""
+async def migrate_schema(*, as_script: bool, roles: bool) -> None:
+    """Bring the schema up to date, or print the SQL that makes it, or that which makes roles for it."""
     settings = Settings()
+    if roles:
+        sys.stdout.write(roles_sql(settings.schema))
+        return
     if as_script:
         sys.stdout.write(as_sql(settings.schema))
         return

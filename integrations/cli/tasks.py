@@ -1,4 +1,4 @@
-"""The commands about tasks: list, show, logs, retry, clear."""
+"""The commands about tasks: list, show, logs, cancel, stop, retry, clear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from rich.text import Text
@@ -77,7 +77,29 @@ async def show_logs(id: UUID, limit: int, *, as_json: bool) -> None:
         say(f"{visible(task.name)} has logged nothing{'' if task.state.is_final else ' yet'}.")
 
 
-async def retry_tasks(ids: Sequence[UUID], name: str | None, channel: str | None, *, yes: bool) -> int:
+async def follow_logs(id: UUID) -> None:
+    """Print what a task logs, from the first line on and as it comes, until the task has ended."""
+    from ...runtime.client import QueuedTasks
+
+    async with desk() as at, QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
+        async for update in tasks.watch(id):
+            for line in update.logs:
+                _print_log(line)
+
+
+async def end_tasks(verb: Literal["cancel", "stop"], ids: Sequence[UUID], *, yes: bool) -> int:
+    """Cancel or stop these tasks, after a question; return the exit code."""
+    from ...runtime.client import QueuedTasks
+
+    if not yes and not confirm(f"{verb.capitalize()} {plural(len(ids), 'task')}?"):
+        return 1
+    async with desk() as at, QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
+        return max([await _end(tasks, verb, id) for id in ids])
+
+
+async def retry_tasks(
+    ids: Sequence[UUID], name: str | None, channel: str | None, *, yes: bool, subtree: bool = False
+) -> int:
     """Retry the tasks with these ids; without any, after a question, all that failed. Return the exit code."""
     from ...runtime.client import QueuedTasks
 
@@ -89,7 +111,7 @@ async def retry_tasks(ids: Sequence[UUID], name: str | None, channel: str | None
         if not ids and not yes and not confirm(f"Retry {plural(len(chosen), 'failed task')}?"):
             return 1
         async with QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
-            return max([await _retry(tasks, id) for id in chosen])
+            return max([await _retry(tasks, id, subtree) for id in chosen])
 
 
 async def clear_tasks(name: str | None, channel: str | None, *, yes: bool) -> int:
@@ -99,6 +121,8 @@ async def clear_tasks(name: str | None, channel: str | None, *, yes: bool) -> in
         return 1
     total = 0
     async with desk() as at:
+        while (await at.link.fetch("promote_inbox", _PAGE))[0]["taken"]:
+            pass  # what was added in transactions has no place yet that it could be deleted from
         while count := int(await at.link.fetch_value("clear", name, channel)):
             total += count
     say(f"Deleted {plural(total, 'task')}." if total else "There was nothing to delete.")
@@ -125,9 +149,24 @@ async def _failed(reads: Reads, name: str | None, channel: str | None) -> AsyncI
         before = page[-1].id
 
 
-async def _retry(tasks: QueuedTasks, id: UUID) -> int:
+async def _end(tasks: QueuedTasks, verb: Literal["cancel", "stop"], id: UUID) -> int:
     try:
-        again = await tasks.retry_task(id)
+        found = await (tasks.cancel_task(id) if verb == "cancel" else tasks.stop_task(id))
+    except TaskNotFound as error:
+        complain(str(error))
+        return 1
+    if not found:
+        complain(f"{id} {'has ended' if verb == 'cancel' else 'does not run'}: there is nothing to {verb}.")
+        return 1
+    task = await tasks.get_task_by_id(id)
+    over = task is None or task.state is not TaskState.DOING
+    say(f"{id} is {'cancelled' if verb == 'cancel' else 'stopped'}." if over else f"{id} is being interrupted.")
+    return 0
+
+
+async def _retry(tasks: QueuedTasks, id: UUID, subtree: bool) -> int:
+    try:
+        again = await tasks.retry_task(id, subtree=subtree)
     except (InvalidState, TaskNotFound) as error:
         complain(str(error))
         return 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 
 import asyncpg
 
 from ..errors import SchemaOutdated
 from .link import CONNECT_TIMEOUT, translate
-from .statements import load, migrations
+from .statements import in_schema, load, migrations
 
 NEWEST = max(migrations("queued_tasks"))
 
@@ -63,6 +64,11 @@ def as_sql(schema: str = "queued_tasks") -> str:
         parts.append(f"-- {number:04} {name}\n{sql}")
         parts.append(record.replace("$1", str(number)).replace("$2", f"'{name}'") + ";\n")
     return "begin;\n\n" + "\n".join(parts) + "\ncommit;\n"
+
+
+def roles_sql(schema: str = "queued_tasks") -> str:
+    """The script that makes the least-privileged roles: see roles.sql."""
+    return in_schema((files(__package__) / "roles.sql").read_text(encoding="utf-8"), schema)
 
 
 async def _applied(connection: asyncpg.Connection, schema: str) -> set[int] | None:

@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from queued_tasks import (
     Cancel,
     QueuedTasks,
@@ -191,3 +193,31 @@ async def ask_often(times: int) -> int:
 
 def add_child_plainly(folder: str) -> str:
     return str(QueuedTasks.current().add_task(say, folder, "child").id)
+
+
+async def post_another(dsn: str) -> str:
+    """Add a task in a transaction; its id."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            id = await QueuedTasks.current().on(connection).add_task(add, 1, 2)
+    finally:
+        await connection.close()
+    return str(id)
+
+
+async def report(folder: str) -> str:
+    set_context("step", 1)
+    log.info("half")
+    await wait_until(Path(folder, "go").exists, deadline=300)
+    set_context("step", 2)
+    log.info("whole")
+    return "over"
+
+
+async def follow_another() -> str:
+    """Follow a task of one's own to its end; its last state."""
+    ref = QueuedTasks.current().add_task(add, 1, 2)
+    async for update in ref.watch():
+        state = update.state
+    return state
