@@ -41,6 +41,7 @@ from .vitals import Vitals
 
 RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
+LEARN_EVERY = 0.2  # seconds between two looks for new lanes while those that are known hold enough
 
 
 class Claimer(Actor[ClaimerMessage]):
@@ -76,6 +77,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._newest_lane = -1  # that is known here
         self._told_lane = 0  # the newest that others have told of
         self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
+        self._learn_at = 0.0
         self._doubtful: list[UUID] = []
         self._draining = False
 
@@ -202,11 +204,15 @@ class Claimer(Actor[ClaimerMessage]):
             self._lanes_changed = True
 
     async def _learn_lanes(self) -> None:
+        now = time.monotonic()
         short = any(kind.short for kind in self._kinds.values() if kind.rooms)
-        # A lane that may be new is worth a query only to a worker that finds nothing in those that are known.
-        if self._told_lane <= self._newest_lane and not (self._lanes_changed and short):
+        # A lane that may be new is worth a query to a worker that finds nothing in those that are known; a busy one
+        # looks every now and then, so that tasks that come back need not wait until the others are done.
+        due = short or now >= self._learn_at
+        if self._told_lane <= self._newest_lane and not (self._lanes_changed and due):
             return
         await self._store.lanes.refresh()
+        self._learn_at = now + LEARN_EVERY
         self._lanes_changed = False
         self._newest_lane = max((lane.id for lane in self._store.lanes), default=0)
         if any(lane.sync for lane in self._store.lanes):

@@ -66,3 +66,13 @@ async def empty_database(postgres: str) -> AsyncIterator[str]:
     """The DSN of a fresh database that nobody has migrated."""
     async with fresh_database(postgres) as dsn:
         yield dsn
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have told, also those that passed."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "told"]
+    if told:
+        terminalreporter.section("told by tests")
+        for line in sorted({*map(str, told)}):
+            terminalreporter.write_line(line)
