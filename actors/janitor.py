@@ -17,6 +17,7 @@ from .announcements import Announcements
 from .messages import DueIn, JanitorMessage, PeersChanged, Tick, Wake
 from .watch import Watch
 
+APART = 0.01  # seconds between two looks that others ask for
 LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
 LOOK_AT_PEERS = 0.9  # seconds, a little less than a tick
 SWEEP_EVERY = 30.0  # seconds
@@ -49,6 +50,7 @@ class Janitor(Actor[JanitorMessage]):
         self._alarm: asyncio.TimerHandle | None = None
         self._look_at = 0.0
         self._due_at = 0.0
+        self._promoted_at = 0.0
         self._sweep_at = 0.0
         self._prune_at = time.monotonic() + PRUNE_EVERY
 
@@ -59,8 +61,7 @@ class Janitor(Actor[JanitorMessage]):
             case DueIn(seconds):
                 self._set_alarm(seconds)
             case Wake():
-                self._due_at = 0.0
-                await self._do_what_is_due()
+                await self._hurry(time.monotonic())
             case Tick():
                 await self._do_what_is_due()
             case _:
@@ -69,6 +70,13 @@ class Janitor(Actor[JanitorMessage]):
     async def stopped(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+
+    async def _hurry(self, now: float) -> None:
+        if now < self._promoted_at + APART:
+            self._set_alarm(APART)  # each transaction that adds a task says so, all of them are found at once
+            return
+        self._due_at = 0.0
+        await self._do_what_is_due()
 
     async def _do_what_is_due(self) -> None:
         now = time.monotonic()
@@ -102,6 +110,7 @@ class Janitor(Actor[JanitorMessage]):
         if next_in is not None:
             self._set_alarm(next_in)
         self._announcements.lined(free + lined)
+        self._promoted_at = 0.0 if posted == BATCH else time.monotonic()
         if posted == BATCH:
             self.ref.tell(Wake())
 
