@@ -25,6 +25,7 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._fatal: bytes | None = None
+        self.delay = 0.0  # seconds by which everything comes later, both ways
         self.cuts = 0
         self.asked = 0  # statements that clients have sent
 
@@ -44,6 +45,10 @@ class Proxy:
     def freeze(self) -> None:
         """Take everything and pass on nothing, as a host that vanished behind a firewall."""
         self._passing.clear()
+
+    def thaw(self) -> None:
+        """Pass on what was held back, late as it is, and all that follows."""
+        self._passing.set()
 
     def cut_after(self, text: bytes) -> None:
         """Break the connection on which `text` is sent next, once the server has committed what it says."""
@@ -76,6 +81,8 @@ class Proxy:
     ) -> None:
         while chunk := await reader.read(65_536):
             await self._passing.wait()
+            if self.delay:
+                await asyncio.sleep(self.delay)
             self.asked += 0 if answers else chunk.count(_SYNC)
             if not answers and self._fatal and self._fatal in chunk:
                 self._fatal = None

@@ -46,7 +46,7 @@ class Trial:
         self._tell = tell
         self.ledger = folder / "ledger"
         self.ledger.touch()
-        self.refs: list[TaskRef] = []
+        self.added: set[UUID] = set()  # what was acknowledged as written
         self._struck_at: float | None = None
         self._went_on_in: float | None = None
 
@@ -55,7 +55,7 @@ class Trial:
     def put(self, seconds: float, function: Any = trials.work, **options: Any) -> TaskRef:
         """One task that takes so long; written with the next flush."""
         ref = self._tasks.add_task(function, str(self.ledger), seconds, **options)
-        self.refs.append(ref)
+        self.added.add(ref.id)
         return ref
 
     async def add(self, count: int, seconds: float = 0.05, function: Any = trials.work, **options: Any) -> None:
@@ -155,6 +155,13 @@ class Trial:
 
         await wait_until(nothing_is_left, deadline=deadline)
 
+    async def _last_lines_are_there(self) -> bool:
+        """Lines that a task logged while it ran may be written after its end."""
+        return not await self._value(
+            "select exists (select from queued_tasks.result r where r.state = 'done' and not exists "
+            "(select from queued_tasks.log l where l.task_id = r.id and l.attempt = r.attempt))"
+        )
+
     async def check(
         self,
         *,
@@ -171,6 +178,8 @@ class Trial:
         so often that it may have been given up for that.
         """
         await self.finish()
+        if not away:
+            await wait_until(self._last_lines_are_there)
         runs = self.runs()
         self._say(runs)
         records = await self._records()
@@ -184,10 +193,9 @@ class Trial:
         self._tell(f"{count} tasks, {len(runs) - count} bodies ran again{recovered}")
 
     def _each_ended_once(self, records: Records, *, poisoned: bool) -> None:
-        added = {ref.id for ref in self.refs}
-        missing = added - records.results.keys()
+        missing = self.added - records.results.keys()
         assert not missing, f"acknowledged, and not there: {missing}"
-        for id in added:
+        for id in self.added:
             result = records.results[id]
             if poisoned and result["exception_name"] == "WorkerDied":
                 assert Counter(end for (task, _), end in records.ends.items() if task == id)["crashed"] == 2
