@@ -80,6 +80,10 @@ class SessionPostbox(ImmediatePostbox):
     def batch(self) -> Outbox:
         return self
 
+    def discard(self, reason: str) -> None:
+        # what was added is the session's, which may be committed after the route has ended
+        self.close(reason)
+
     async def _post(self, entries: list[Entry]) -> None:
         if self.adapter.wait is await_only:
             await greenlet_spawn(self._write_now, entries)

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import asyncpg
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from httpx import ASGITransport, AsyncClient
 from loguru import logger
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from queued_tasks import QueuedTasks, Settings, Task, TaskSpec, TaskState, on_post_create, on_pre_create
 from queued_tasks.integrations.fastapi import Inject, lifespan
@@ -320,6 +320,32 @@ async def test_the_error_of_such_a_route_says_what_is_missing(database: str, row
     ):
         with pytest.raises(InvalidState, match="never awaited"):
             await client.post("/")
+
+
+async def test_a_session_that_a_dependency_commits_after_the_route_takes_its_tasks_along(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    app = FastAPI(lifespan=lifespan(dsn=database))
+    engine = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"))
+
+    async def session() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine) as opened:
+            yield opened
+            await opened.commit()
+
+    own = Depends(session)
+
+    @app.post("/")
+    async def order(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)], session: AsyncSession = own) -> None:
+        tasks.on(session).add_task(work)
+
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
+    ):
+        assert (await client.post("/")).status_code == 200
+    await engine.dispose()
+    assert await left(rows) == (0, 1)
 
 
 async def test_a_task_that_nobody_awaits_is_logged_when_it_is_collected(

@@ -11,8 +11,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
-from queued_tasks import QueuedTasks, TaskCancelled, TaskStopped
+from queued_tasks import QueuedTasks, Settings, TaskCancelled, TaskStopped
 from tests.apps import work
 from tests.databases import connected
 from tests.servers import Rows, go, marks, running_server
@@ -127,6 +128,30 @@ async def test_servers_that_promote_and_are_killed_run_each_task_once(
 async def test_a_task_adds_another_one_in_its_own_transaction(tasks: QueuedTasks, database: str) -> None:
     ref = tasks.add_task(work.post_another, database)
     assert await result(tasks, UUID(str(await ref.wait(LIMIT)))) == 3
+
+
+async def test_what_a_task_adds_in_its_own_transaction_is_signed(database: str) -> None:
+    settings = Settings(secret_key=SecretStr("secret"))
+    async with (
+        running_server(database, secret_key="secret"),
+        QueuedTasks.connect(database, settings=settings) as tasks,
+    ):
+        ref = tasks.add_task(work.post_another, database)
+        assert await result(tasks, UUID(str(await ref.wait(LIMIT)))) == 3
+
+
+async def test_with_a_key_what_sql_adds_runs_only_where_that_is_allowed(database: str) -> None:
+    settings = Settings(secret_key=SecretStr("secret"))
+    async with (
+        running_server(database, secret_key="secret", allow_unsigned="tests.apps.work:add"),
+        QueuedTasks.connect(database, settings=settings) as tasks,
+    ):
+        id = await psql(database, "select queued_tasks.enqueue('tests.apps.work:add', '[1, 2]');")
+        assert await result(tasks, UUID(id)) == 3
+        other = await psql(database, "select queued_tasks.enqueue('tests.apps.work:pid');")
+        async for update in tasks.watch(other):
+            last = update
+        assert last.task.exception_name == "SignatureError"
 
 
 @pytest.mark.usefixtures("server")
