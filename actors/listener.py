@@ -62,6 +62,7 @@ class Listener(Actor[ListenerMessage]):
             on_lost=lambda: self.ref.tell(Reconnect()),
         )
         self._open = False
+        self._warned = False
         self._ticks = 0
 
     async def started(self) -> None:
@@ -85,11 +86,14 @@ class Listener(Actor[ListenerMessage]):
         # A key of its own for every session: the one before may still be held by a connection that hangs.
         key = self._identity.renew_lock_key()
         try:
-            await self._topics.open([self._topic, self._identity.topic] if self._topic else [], lock_key=key)
+            held = await self._topics.open([self._topic, self._identity.topic] if self._topic else [], lock_key=key)
         except DatabaseUnavailable as error:
             self._identity.lock_key = None
             logger.debug("not listening: {}", error)
             return
+        if not held:
+            self._identity.lock_key = None
+            self._warn_of_pooler()
         self._open = True
         self._keeper.tell(Tick())  # peers are to know the new key
         # what was said meanwhile went unheard
@@ -97,6 +101,14 @@ class Listener(Actor[ListenerMessage]):
         self._janitor.tell(Wake())
         self._settler.tell(Recheck())
         self._ear.listens(self._topic is not None)
+
+    def _warn_of_pooler(self) -> None:
+        if self._topic is not None and not self._warned:
+            logger.warning(
+                "a pooler stands before PostgreSQL: notifications may not come, and peers notice the death of this "
+                "server only when its lease has run out; set QUEUE_LISTEN_DATABASE_URL to PostgreSQL itself"
+            )
+            self._warned = True
 
     async def _look_after(self) -> None:
         """A half-open connection looks alive until somebody asks; one that could not be opened is tried again."""

@@ -81,7 +81,8 @@ async def _applied(connection: asyncpg.Connection, schema: str) -> set[int] | No
 @asynccontextmanager
 async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT)
+        # no cache: behind a pooler a prepared statement may be somebody else's
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
         try:
             yield connection
         finally:

@@ -30,24 +30,29 @@ class Topics:
         self._on_lost = on_lost
         self._connection: asyncpg.Connection | None = None
 
-    async def open(self, topics: Iterable[str], *, lock_key: int | None = None) -> None:
+    async def open(self, topics: Iterable[str], *, lock_key: int | None = None) -> bool:
         """Connect, take the lock, listen. An open one is left first.
 
+        Returns whether the lock is held. Behind a pooler it is not: it would stay with one of the pooler's sessions.
+
         Raises:
-            DatabaseUnavailable: it can't be reached, or the lock is held by somebody else.
+            DatabaseUnavailable: it can't be reached.
         """
         self.close()
+        held = False
         try:
             connection = await asyncpg.connect(
                 self._dsn,
                 timeout=CONNECT_TIMEOUT,
+                statement_cache_size=0,  # behind a pooler a prepared statement may be somebody else's
                 server_settings={"application_name": f"queued-tasks {self._name}"},
             )
             self._connection = connection
             connection.add_termination_listener(self._lost)
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 if lock_key is not None:
-                    await connection.fetchval(self._statements["hold_lock"], lock_key)
+                    told = connection.get_server_pid()
+                    held = await connection.fetchval(self._statements["hold_lock"], lock_key, told)
                 for topic in topics:
                     await connection.add_listener(topic, self._notified)
         except Exception as error:
@@ -56,6 +61,7 @@ class Topics:
             if meaning is None:
                 raise
             raise meaning from error
+        return held
 
     async def probe(self) -> None:
         """Ask for an answer: a half-open connection looks alive until somebody does.

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from queued_tasks import QueuedTasks, TaskRef
+from queued_tasks import QueuedTasks, Settings, TaskRef
 from tests.apps import trials
 from tests.databases import connected
 from tests.waiting import wait_until
@@ -82,6 +82,14 @@ class Trial:
                 yield
             finally:
                 enough.set()
+
+    @asynccontextmanager
+    async def enqueuing_through(self, dsn: str, **settings: Any) -> AsyncIterator[None]:
+        """Add tasks by another way to the database during the block."""
+        usual = self._tasks
+        async with QueuedTasks.connect(dsn, settings=Settings(**settings)) as self._tasks:
+            yield
+        self._tasks = usual
 
     async def under_way(self, count: int = 1) -> None:
         """Wait until so many bodies run."""
