@@ -97,7 +97,9 @@ class ServerStore:
 
     async def leave(self, server: ServerId, reason: str) -> None:
         """Go in order: nothing is held any more."""
-        await self._link.fetch("leave", server, reason)
+        async with self._link.transaction() as run:
+            await run("lock_heartbeat", server)
+            await run("leave", server, reason)
 
     async def rescue(self, peer: Peer) -> int | None:
         """Take back what a lost server held: how many tasks may run again, None when it beat since or was rescued."""
