@@ -181,20 +181,24 @@ class Settler(Actor[SettlerMessage]):
 
 
 def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
-    """The attempts of a refused batch one by one; a lone one without what the database may have refused."""
+    """The attempts of a refused batch one by one, after the lines of those that go on; a lone one without what the
+    database may have refused."""
     if batch[0].alone:
         return [Outcomes([_unstorable(end, error) for end in batch[0].settled], [], [], [], alone=True)]
-    return [
+    ended = {end.id for outcomes in batch for end in outcomes.settled}
+    others = [line for outcomes in batch for line in outcomes.logs if line.claimed.id not in ended]
+    ones = [
         Outcomes(
             [end],
             [write for write in outcomes.contexts if write.claimed.id == end.id],
-            [line for line in outcomes.logs if line.claimed.id == end.id],
+            [line for each in batch for line in each.logs if line.claimed.id == end.id],
             [added for added in outcomes.added if added[0] == end.id],
             alone=True,
         )
         for outcomes in batch
         for end in outcomes.settled
     ]
+    return [Outcomes([], [], others, [], alone=True), *ones] if others else ones
 
 
 def _unstorable(end: Settled, error: Exception) -> Settled:

@@ -59,7 +59,7 @@ create table queued_tasks.ready (
     lane    integer not null,
     seq     bigint  not null default nextval('queued_tasks.ready_seq'),
     id      uuid    not null,
-    attempt integer not null check (attempt > 0)
+    attempt integer not null check (attempt between 1 and 1000000000)
 ) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000);
 create unique index ready_line on queued_tasks.ready (lane, seq);
@@ -67,7 +67,7 @@ create unique index ready_line on queued_tasks.ready (lane, seq);
 create table queued_tasks.delayed (
     run_at  timestamptz not null,
     id      uuid        not null,
-    attempt integer     not null check (attempt > 0),
+    attempt integer     not null check (attempt between 1 and 1000000000),
     primary key (run_at, id)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 

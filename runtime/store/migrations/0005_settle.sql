@@ -116,7 +116,9 @@ declare
 begin
     lined := 0;
     with taken as materialized (
-        select u.id, u.next, u.delay, coalesce(i.kind, case when u.delay = 'infinity' then 'stop' end) as wish
+        -- what has no number left must not keep all others from being taken back
+        select u.id, u.next, u.delay,
+               coalesce(i.kind, case when u.delay = 'infinity' then 'stop' when u.next > 1000000000 then 'cancel' end) as wish
           from unnest(p_ids, p_next, p_delays) u (id, next, delay)
           left join lateral (select x.kind from queued_tasks.interrupt x where x.id = u.id offset 0) i on true
     ), halted as (
@@ -124,8 +126,10 @@ begin
         select t.id, t.next - 1 from taken t where t.wish = 'stop' order by t.id
         on conflict (id) do nothing
     ), cancelled as (
-        insert into queued_tasks.result (id, state, attempt, server)
-        select t.id, 'cancelled', t.next - 1, p_server from taken t where t.wish = 'cancel' order by t.id
+        insert into queued_tasks.result (id, state, attempt, server, exception_message)
+        select t.id, 'cancelled', t.next - 1, p_server,
+               case when t.next > 1000000000 then 'it has had as many attempts as can be numbered' end
+          from taken t where t.wish = 'cancel' order by t.id
         on conflict (id) do nothing
         returning result.id
     ), later as (
