@@ -142,9 +142,7 @@ class Settler(Actor[SettlerMessage]):
     async def _give_back(self) -> None:
         unstarted = list(self._unstarted)
         leases = Counter(claimed.lease for claimed in unstarted)
-        lined = await self._store.give_back(
-            self._server, [claimed.id for claimed in unstarted], full=self._full(leases)
-        )
+        lined = await self._store.give_back(self._server, unstarted, full=self._full(leases))
         del self._unstarted[: len(unstarted)]
         self._close(leases)
         self._announcements.lined(lined)
@@ -154,9 +152,7 @@ class Settler(Actor[SettlerMessage]):
         if self._open:
             gone = frozenset(self._open.keys() - await self._servers.held_leases(self._server))
             if gone:
-                logger.warning(
-                    "PostgreSQL lost {} claims in a crash: what runs of them is interrupted", len(gone)
-                )
+                logger.warning("PostgreSQL lost {} claims in a crash: what runs of them is interrupted", len(gone))
                 self._supervisor.tell(LeasesGone(gone))
         self._recheck = False
 

@@ -117,9 +117,13 @@ class TaskStore:
             await self._link.fetch("write_logs", server, *_log_columns(logs), True)
         return ours
 
-    async def give_back(self, server: ServerId, ids: Sequence[UUID], *, full: Sequence[UUID]) -> int:
-        """Put claimed tasks that never started back into line; how many were still ours. `full`: see settle."""
-        return int(await self._link.fetch_value("give_back", server, ids, full))
+    async def give_back(self, server: ServerId, claimed: Sequence[Claimed], *, full: Sequence[UUID]) -> int:
+        """Put claimed tasks that never started back into line; how many were still ours. `full`: see settle.
+
+        May be repeated.
+        """
+        leases, ids = [it.lease for it in claimed], [it.id for it in claimed]
+        return int(await self._link.fetch_value("give_back", server, leases, ids, full))
 
     async def drop_lease(self, server: ServerId, lease: UUID) -> None:
         """Put back what a claim took whose answer never arrived, if it was carried out at all."""

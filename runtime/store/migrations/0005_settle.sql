@@ -156,9 +156,10 @@ begin
     end if;
 end $$;
 
--- Give back what was claimed and never started: the same attempt, taken out of its lease. p_full: leases with nothing
--- left open after this. Returns how many may be claimed again.
-create function queued_tasks.give_back(p_server uuid, p_ids uuid[], p_full uuid[]) returns integer
+-- Give back what was claimed and never started: the same attempts, taken out of their leases. p_leases: for each of p_ids
+-- the one that it was claimed with, so that a repeated call leaves alone what was claimed again meanwhile. p_full: leases
+-- with nothing left open after this. Returns how many may be claimed again.
+create function queued_tasks.give_back(p_server uuid, p_leases uuid[], p_ids uuid[], p_full uuid[]) returns integer
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -170,26 +171,27 @@ declare
     v_told     text[];
 begin
     with mine as materialized (
-        select l.id, l.ids, l.attempts
+        select l.id, l.ids, l.attempts,
+               array(select u.id from unnest(p_leases, p_ids) u (lease, id) where u.lease = l.id) as back
           from queued_tasks.lease l
-         where l.server = p_server and l.ids && p_ids
+         where l.server = p_server and l.id = any (p_leases)
          order by l.id
            for update
     ), emptied as (
         delete from queued_tasks.lease l using mine m
-         where l.id = m.id and (l.id = any (p_full) or m.ids <@ p_ids)
+         where l.id = m.id and (l.id = any (p_full) or m.ids <@ m.back)
     ), shrunk as (
         update queued_tasks.lease l
            set ids = array(select u.id from unnest(m.ids) with ordinality u (id, place)
-                            where u.id <> all (p_ids) order by u.place),
+                            where u.id <> all (m.back) order by u.place),
                attempts = array(select m.attempts[u.place] from unnest(m.ids) with ordinality u (id, place)
-                                 where u.id <> all (p_ids) order by u.place)
+                                 where u.id <> all (m.back) order by u.place)
           from mine m
-         where l.id = m.id and l.id <> all (p_full) and not m.ids <@ p_ids
+         where l.id = m.id and l.id <> all (p_full) and not m.ids <@ m.back
     )
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
       from mine m cross join lateral unnest(m.ids, m.attempts) u (id, attempt)
-     where u.id = any (p_ids);
+     where u.id = any (m.back);
 
     -- in a new statement: the one above may have waited for a settlement
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
@@ -218,7 +220,7 @@ begin
     if v_ids is null then
         return 0;
     end if;
-    return queued_tasks.give_back(p_server, v_ids, array[p_lease]);
+    return queued_tasks.give_back(p_server, array_fill(p_lease, array[cardinality(v_ids)]), v_ids, array[p_lease]);
 end $$;
 
 -- Store log lines, a row each: p_ago in seconds. Only while the attempt runs, so that a write that is repeated leaves no

@@ -115,6 +115,8 @@ begin
          where not exists (select from queued_tasks.result r where r.id = d.child)
     )
     select array_agg(f.id order by f.id) into v_family from family f;
+    -- who adds a child to one of them at this moment is waited for, or waits and finds it gone
+    perform queued_tasks.hold_ends(v_family);
     perform queued_tasks.remove_tasks(v_family);
     perform queued_tasks.tell(g.told)
        from queued_tasks.let_go(array(

@@ -1,10 +1,12 @@
--- What is running where: every attempt that a lease holds and nothing has closed.
+-- What is running where: every attempt that a lease holds and nothing has closed. A removed task has left no trace of its
+-- end but that it is not there.
 create view queued_tasks.running as
 select u.id, u.attempt, l.server, l.claimed_at
   from queued_tasks.lease l
  cross join lateral unnest(l.ids, l.attempts) u (id, attempt)
  where not exists (select from queued_tasks.result r where r.id = u.id)
-   and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt);
+   and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt)
+   and exists (select from queued_tasks.task t where t.id = u.id offset 0);
 
 -- A task as people want to see it, with its state, which is stored nowhere.
 create view queued_tasks.task_view as

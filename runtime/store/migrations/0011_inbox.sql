@@ -91,6 +91,7 @@ declare
     v_outer    uuid[];
     v_told     text[];
     v_moved    uuid[] := '{}';
+    v_place    integer;
     v_more     integer;
 begin
     lined := 0;
@@ -110,14 +111,16 @@ begin
         return;
     end if;
 
+    -- who cancels or removes one of them at this moment is waited for, or waits and finds what it takes here
+    perform queued_tasks.lock_tasks(v_ids);
     -- the keys first: whoever added a task with the same one meanwhile keeps it
     select w.losers, w.winners into v_losers, v_winners from queued_tasks.hold_keys(v_ids, v_keys, array(
            select u.id from unnest(v_ids) u (id)
             where not exists (select from queued_tasks.task t where t.id = u.id offset 0)
                or exists (select from queued_tasks.result r where r.id = u.id offset 0))) w;
-    if v_losers <> '{}' then
-        v_moved := queued_tasks.give_way(v_losers, v_winners);
-    end if;
+    for v_place in 1 .. cardinality(v_losers) loop
+        v_moved := v_moved || queued_tasks.give_way(v_losers[v_place], v_winners[v_place]);
+    end loop;
 
     select coalesce(array_agg(u.id order by u.place) filter (where t.parents is null), '{}'),
            coalesce(array_agg(u.id) filter (where t.parents is not null), '{}')
@@ -130,7 +133,7 @@ begin
 
     if v_children <> '{}' then
         select array_agg(distinct d.parent) into v_outer
-          from queued_tasks.dependency d where d.child = any (v_children) and d.parent <> all (v_ids);
+          from queued_tasks.dependency d where d.child = any (v_children) and d.parent <> all (v_plain);
         if v_outer is not null then
             -- a parent whose end is under way may not have seen the child: see hold_ends
             perform queued_tasks.hold_ends(v_outer);
@@ -144,34 +147,43 @@ begin
     end if;
 end $$;
 
--- Cancel posted tasks whose unique key another one had taken by the time that they got here. Their children follow the
--- other one instead: these children are returned.
-create function queued_tasks.give_way(p_losers uuid[], p_winners uuid[]) returns uuid[]
+-- Cancel a posted task whose unique key another one had taken by the time that it got here. Its children follow the other
+-- one instead: these children are returned. One that may run already, because its parents have ended, is left alone, and
+-- so is one that the other one waits for, which would wait for itself.
+create function queued_tasks.give_way(p_loser uuid, p_winner uuid) returns uuid[]
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_children uuid[];
 begin
-    perform queued_tasks.lock_families(p_losers);
-    select coalesce(array_agg(distinct d.child), '{}') into v_children
-      from queued_tasks.dependency d where d.parent = any (p_losers) and not d.released;
+    perform queued_tasks.lock_families(array[p_loser]);
+    if exists (select from queued_tasks.dependency d where d.child = p_loser and d.released)
+       or p_winner in (
+          with recursive family (id) as (
+              select p_loser
+              union
+              select d.child from family f join queued_tasks.dependency d on d.parent = f.id
+          )
+          select f.id from family f)
+    then
+        return '{}';
+    end if;
+
+    select coalesce(array_agg(d.child), '{}') into v_children
+      from queued_tasks.dependency d where d.parent = p_loser and not d.released;
     insert into queued_tasks.dependency (parent, child)
-    select distinct p_winners[array_position(p_losers, d.parent)], d.child
-      from queued_tasks.dependency d where d.parent = any (p_losers) and d.child = any (v_children)
+    select p_winner, c.id from unnest(v_children) c (id)
     on conflict do nothing;
-    delete from queued_tasks.dependency d where d.parent = any (p_losers) and d.child = any (v_children);
+    delete from queued_tasks.dependency d where d.parent = p_loser and d.child = any (v_children);
     update queued_tasks.task t
-       set stand_ins = array(select coalesce(p_winners[array_position(p_losers, p.id)], p.id)
-                               from unnest(coalesce(t.stand_ins, t.parents)) with ordinality p (id, place) order by p.place)
+       set stand_ins = array_replace(coalesce(t.stand_ins, t.parents), p_loser, p_winner)
      where t.id = any (v_children);
 
     insert into queued_tasks.result (id, state, attempt, exception_message)
-    select l.id, 'cancelled', 0, 'task ' || l.winner || ' with the same unique key was there before'
-      from unnest(p_losers, p_winners) l (id, winner)
-     order by l.id
+    values (p_loser, 'cancelled', 0, 'task ' || p_winner || ' with the same unique key was there before')
     on conflict (id) do nothing;
-    perform queued_tasks.tell(e.told) from queued_tasks.after_end(p_losers, p_losers) e;
+    perform queued_tasks.tell(e.told) from queued_tasks.after_end(array[p_loser], array[p_loser]) e;
     return v_children;
 end $$;
 

@@ -13,7 +13,7 @@ async def test_a_task_given_back_is_claimed_with_the_same_attempt(store: Store) 
     task = await store.one()
     server = await store.server()
     it = await store.claim_one(server)
-    assert await store.tasks.give_back(server, [it.id], full=[it.lease]) == 1
+    assert await store.tasks.give_back(server, [it], full=[it.lease]) == 1
     again = await store.claim_one(await store.server())
     assert (again.id, again.attempt) == (task.id, 1)
 
@@ -22,7 +22,7 @@ async def test_the_last_task_given_back_takes_the_lease_with_it(store: Store) ->
     await store.add(2)
     server = await store.server()
     claimed = await store.claim(server)
-    await store.tasks.give_back(server, [it.id for it in claimed], full=[claimed[0].lease])
+    await store.tasks.give_back(server, claimed, full=[claimed[0].lease])
     assert await store.count("lease") == 0
 
 
@@ -30,7 +30,7 @@ async def test_a_lease_that_would_be_empty_goes_even_when_it_is_not_called_full(
     await store.one()
     server = await store.server()
     it = await store.claim_one(server)
-    assert await store.tasks.give_back(server, [it.id], full=[]) == 1
+    assert await store.tasks.give_back(server, [it], full=[]) == 1
     assert await store.count("lease") == 0
 
 
@@ -38,7 +38,7 @@ async def test_what_is_kept_stays_in_the_lease(store: Store) -> None:
     await store.add(3)
     server = await store.server()
     first, second, third = await store.claim(server)
-    await store.tasks.give_back(server, [second.id], full=[])
+    await store.tasks.give_back(server, [second], full=[])
     assert sorted(await store.rows("select id from queued_tasks.running")) == sorted([first.id, third.id])
     settlement = await store.settle(server, ended(first), ended(third))
     assert (settlement.lost, await store.count("lease")) == (frozenset(), 0)
@@ -49,7 +49,7 @@ async def test_a_lease_can_be_settled_and_given_back_in_parts(store: Store) -> N
     server = await store.server()
     first, second = await store.claim(server)
     await store.settle(server, ended(first), part=[first.lease])
-    assert await store.tasks.give_back(server, [second.id], full=[second.lease]) == 1
+    assert await store.tasks.give_back(server, [second], full=[second.lease]) == 1
     assert await store.count("lease") == 0
     assert (await store.claim_one(server)).id == second.id
 
@@ -59,7 +59,7 @@ async def test_what_has_ended_is_not_given_back(store: Store) -> None:
     server = await store.server()
     it = await store.claim_one(server)
     await store.settle(server, ended(it), part=[it.lease])
-    assert await store.tasks.give_back(server, [it.id], full=[it.lease]) == 0
+    assert await store.tasks.give_back(server, [it], full=[it.lease]) == 0
     assert await store.count("ready") == 0
 
 
@@ -67,15 +67,15 @@ async def test_a_repeated_give_back_does_nothing(store: Store) -> None:
     await store.add(2)
     server = await store.server()
     first, _ = await store.claim(server)
-    await store.tasks.give_back(server, [first.id], full=[])
-    assert await store.tasks.give_back(server, [first.id], full=[]) == 0
+    await store.tasks.give_back(server, [first], full=[])
+    assert await store.tasks.give_back(server, [first], full=[]) == 0
     assert await store.count("ready") == 1
 
 
 async def test_another_server_gives_nothing_back(store: Store) -> None:
     await store.one()
     it = await store.claim_one(await store.server())
-    assert await store.tasks.give_back(ServerId(uuid7()), [it.id], full=[it.lease]) == 0
+    assert await store.tasks.give_back(ServerId(uuid7()), [it], full=[it.lease]) == 0
     assert await store.count("lease") == 1
 
 
@@ -84,7 +84,7 @@ async def test_a_task_that_is_to_be_cancelled_is_not_put_back_in_line(store: Sto
     server = await store.server()
     it = await store.claim_one(server)
     await store.tasks.cancel([task.id], "not wanted")
-    assert await store.tasks.give_back(server, [it.id], full=[it.lease]) == 0
+    assert await store.tasks.give_back(server, [it], full=[it.lease]) == 0
     assert (await store.state(task), await store.count("interrupt")) == ("cancelled", 0)
 
 
@@ -93,7 +93,7 @@ async def test_a_task_that_is_to_be_stopped_is_resumed_with_the_same_attempt(sto
     server = await store.server()
     it = await store.claim_one(server)
     await store.tasks.stop([task.id])
-    await store.tasks.give_back(server, [it.id], full=[it.lease])
+    await store.tasks.give_back(server, [it], full=[it.lease])
     assert await store.state(task) == "stopped"
     await store.tasks.resume([task.id])
     assert (await store.claim_one(server)).attempt == 1
@@ -108,7 +108,7 @@ async def test_whoever_waits_for_a_task_that_is_cancelled_on_its_way_back_is_not
     await listener.add_listener("topic", lambda *args: heard.append(args[3]))
     await store.session.fetch("subscribe", [task.id], "topic")
     await store.tasks.cancel([task.id], "not wanted")
-    await store.tasks.give_back(server, [it.id], full=[it.lease])
+    await store.tasks.give_back(server, [it], full=[it.lease])
     await _answered(listener)
     assert heard == [str(task.id)]
 
@@ -125,7 +125,7 @@ async def test_a_give_back_that_waited_for_a_rescue_puts_nothing_in_line(store: 
     peer = await store.peer(server)
     await rescuer.begin()
     await rescuer.servers.rescue(peer)
-    given = await blocked(store, giver, giver.tasks.give_back(server, [it.id], full=[it.lease]))
+    given = await blocked(store, giver, giver.tasks.give_back(server, [it], full=[it.lease]))
     await rescuer.commit()
     assert await given == 0
     assert await store.count("ready") == 1

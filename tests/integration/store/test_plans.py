@@ -131,7 +131,7 @@ async def _tour(store: Store) -> None:
     await store.settle(server, *(ended(it) for it in claimed), logs=logs)
     await store.session.fetch("get_ends", [it.id for it in claimed])
     claimed = await store.claim(server, BATCH)
-    await store.tasks.give_back(server, [it.id for it in claimed[1:]], full=[])
+    await store.tasks.give_back(server, claimed[1:], full=[])
     await store.rescue(server)
     server = await store.server()
     claimed = await store.claim(server, BATCH)

@@ -1,0 +1,414 @@
+"""Calls of the store as made up by chance: what to call, and how the model follows it and compares the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from uuid_utils.compat import uuid7
+
+from queued_tasks.runtime.posting import document_of, losers_of
+from queued_tasks.runtime.store.lanes import Lane
+from queued_tasks.runtime.store.link import LeaseLost
+from queued_tasks.runtime.store.servers import Peer
+from queued_tasks.runtime.task import Claimed, Executor, LeaseId, LogWrite, NewTask, ServerId, Settled
+from tests.queue_model import QueueModel
+from tests.store import Store, ended, new_task
+
+T = TypeVar("T")
+
+OUTCOMES: Sequence[tuple[str, float | None]] = [
+    *[("done", None)] * 5,
+    ("failed", None),
+    ("cancelled", None),
+    ("failed", 60),
+    ("timeout", 60),
+    ("retry", 0),
+    ("interrupted", 0),
+    ("crashed", 0),
+    ("stopped", math.inf),
+]
+
+
+class Dice:
+    """Choices, made from numbers that were drawn before."""
+
+    def __init__(self, rolls: Sequence[int]) -> None:
+        self._rolls = iter((*rolls, *[0] * 1000))
+
+    def below(self, end: int) -> int:
+        return next(self._rolls) % end
+
+    def chance(self, of: int) -> bool:
+        """True once in so many times."""
+        return self.below(of) == of - 1
+
+    def pick(self, things: Sequence[T]) -> T:
+        return things[self.below(len(things))]
+
+    def some(self, things: Sequence[T], most: int) -> list[T]:
+        """At least one of them, if there are any, in their order."""
+        places = {self.below(len(things)) for _ in range(1 + self.below(most))} if things else set()
+        return [things[place] for place in sorted(places)]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the store. `follow` lets the model do the same and compares the answers.
+
+    `actor`: a server makes such calls one after another. `again`: the same call for when the answer was lost.
+    """
+
+    said: str
+    run: Callable[[Store], Awaitable[Any]]
+    follow: Callable[[QueueModel, Any], None]
+    actor: object = None
+    again: Call | None = None
+
+
+@dataclass
+class World:
+    """What calls are made of: the model before them, the lines as they stand, and what servers have done and seen.
+
+    `stayed`: what is there after two calls at a time; a clear may overlook what is added meanwhile, a prune what ends.
+    """
+
+    model: QueueModel
+    lines: list[tuple[Lane, int, UUID]]
+    settled: dict[ServerId, list[Settled]]
+    seen: dict[tuple[ServerId, int], list[int]]
+    stayed: Collection[UUID] = ()
+
+
+def new_tasks(dice: Dice, model: QueueModel, *, most: int = 4) -> list[NewTask]:
+    """A batch in which parents come before their children."""
+    outside = [*model.tasks, *islice(model.removed, 2)]
+    batch: list[NewTask] = []
+    for _ in range(1 + dice.below(most)):
+        parents: list[UUID] = []
+        if dice.chance(2):
+            parents = dice.some([*outside[-12:], *(task.id for task in batch)], 3)
+        batch.append(
+            new_task(
+                parents=tuple(parents),
+                unique_key=dice.pick([None, None, None, "a", "b"]),
+                on_parent_failure=dice.pick(["cascade", "run", "cancel"]),
+                auto_remove=dice.chance(3),
+                run_at=datetime.now(UTC) + timedelta(hours=1) if dice.chance(6) else None,
+                channel=dice.pick(["x", "x", "y"]),
+                priority=dice.pick([0, 0, 5]),
+                executor=Executor.SYNC if dice.chance(5) else Executor.ASYNC,
+            )
+        )
+    return batch
+
+
+def add(dice: Dice, world: World) -> Call:
+    tasks = new_tasks(dice, world.model)
+
+    def made(repeat: bool) -> Call:
+        def follow(model: QueueModel, losers: dict[UUID, UUID]) -> None:
+            equal("losers", losers, model.add(tasks, repeat=repeat))
+
+        said = f"add{' again' if repeat else ''} {described(tasks)}"
+        return Call(
+            said, lambda store: store.tasks.add(tasks, repeat=repeat), follow, again=None if repeat else made(True)
+        )
+
+    return made(False)
+
+
+def post(dice: Dice, world: World) -> Call:
+    tasks = new_tasks(dice, world.model, most=3)
+
+    async def run(store: Store) -> dict[UUID, UUID]:
+        return losers_of(await store.session.fetch_value("post_tasks", document_of(tasks)))
+
+    def follow(model: QueueModel, losers: dict[UUID, UUID]) -> None:
+        model.post(tasks, losers)
+
+    return Call(f"post {described(tasks)}", run, follow)
+
+
+def promote_inbox(dice: Dice, world: World) -> Call:
+    return promoted_from_inbox(1 + dice.below(4))
+
+
+def promoted_from_inbox(limit: int) -> Call:
+    def follow(model: QueueModel, answer: tuple[int, int]) -> None:
+        equal("promoted from the inbox", answer, model.promote_inbox(limit))
+
+    return Call(f"promote_inbox {limit}", lambda store: store.upkeep.promote_inbox(limit), follow)
+
+
+def claim(dice: Dice, world: World) -> Call:
+    return claimed_by(some_server(dice, world), 1 + dice.below(6), dice, world)
+
+
+def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
+    lease = LeaseId(uuid7())
+    lows, answered, all = dice.chance(4), not dice.chance(8), not dice.chance(4)
+    cuts, kept = [dice.below(8) for _ in range(4)], dice.below(64)
+
+    def low(lane: Lane) -> int:
+        seen = [0, *world.seen.get((server, lane.id), [])]
+        return seen[-1 - cuts[lane.id % 4] % len(seen)] if lows else 0
+
+    async def run(store: Store) -> list[Claimed] | None:
+        await store.tasks.lanes.refresh()
+        lanes = [lane for lane in store.tasks.lanes if all or kept >> lane.id % 6 & 1]
+        try:
+            return await store.tasks.claim(server, lease, [(lane, rank(lane), low(lane)) for lane in lanes], limit)
+        except LeaseLost:
+            return None
+
+    def expected(model: QueueModel) -> list[UUID]:
+        lined = [
+            (rank(lane), seq, id)
+            for lane, seq, id in world.lines
+            if seq > low(lane) and (all or kept >> lane.id % 6 & 1)
+        ]
+        line = [id for _, _, id in sorted(lined)]
+        for start in range(0, len(line), limit):
+            if live := [id for id in line[start : start + limit] if id in model.tasks and not model.tasks[id].end]:
+                return live
+        return []
+
+    def follow(model: QueueModel, claimed: list[Claimed] | None) -> None:
+        equal("whether the lease was lost", claimed is None, server not in model.servers)
+        if claimed is None:
+            return
+        in_order = [it.id for it in sorted(claimed, key=lambda it: it.seq)]
+        if model is world.model:
+            equal("claimed", sorted(in_order), sorted(expected(model)))
+        model.claim(server, lease, claimed, answered=answered)
+
+    said = f"claim {limit} for {short(server)} as {short(lease)}{'' if answered else ', unanswered'}"
+    return Call(said, run, follow)
+
+
+def settle(dice: Dice, world: World) -> Call | None:
+    servers = [*dict.fromkeys(server for server, _ in world.model.hands)]
+    if not servers:
+        return None
+    server = dice.pick(servers)
+    hand = world.model.hand(server)
+    ends = [settled_by(dice, it) for it in dice.some(hand, 6)]
+    complaints = [it for it in hand if any(end.id == it.id for end in ends) and dice.chance(6)]
+    adder = dice.pick(ends).id
+    added = new_tasks(dice, world.model, most=2) if dice.chance(6) else []
+    ids = {(end.lease, end.id) for end in ends}
+    if dice.chance(4):
+        ends = [*world.settled.get(server, []), *ends]  # whose answer was lost
+    left = {it.lease for it in hand if (it.lease, it.id) not in ids}
+    leases = dict.fromkeys(end.lease for end in ends)
+    full, part = [lease for lease in leases if lease not in left], [lease for lease in leases if lease in left]
+    world.settled[server] = ends
+
+    async def run(store: Store) -> tuple[set[UUID], int]:
+        logs = [LogWrite(it, 0.0, 40, "test", "no", None) for it in complaints]
+        done = await store.tasks.settle(
+            server, ends, full=full, part=part, logs=logs, added=[(adder, added)] if added else []
+        )
+        return {*done.lost}, done.lined
+
+    def follow(model: QueueModel, answer: tuple[set[UUID], int]) -> None:
+        lost, lined = model.settle(server, ends, full, part, {it.id for it in complaints})
+        if added and adder not in lost:
+            model.add(added, repeat=True)
+            lined += len(added)
+        equal("settled (lost, lined)", answer, (lost, lined))
+
+    outcomes = ", ".join(f"{short(end.id)}#{end.attempt} {end.outcome} {end.delay}" for end in ends)
+    said = f"settle for {short(server)} full {shorts(full)} part {shorts(part)}: {outcomes}; adds {described(added)}"
+    call = Call(said, run, follow, actor=server)
+    return Call(said, run, follow, actor=server, again=call)
+
+
+def all_done(server: ServerId, world: World) -> Call:
+    ends = [ended(it) for it in world.model.hand(server)]
+    full = [*dict.fromkeys(end.lease for end in ends)]
+
+    async def run(store: Store) -> frozenset[UUID]:
+        return (await store.tasks.settle(server, ends, full=full, part=[])).lost
+
+    def follow(model: QueueModel, lost: frozenset[UUID]) -> None:
+        equal("lost at last", lost, model.settle(server, ends, full, [])[0])
+
+    return Call(f"all done for {short(server)}", run, follow)
+
+
+def settled_by(dice: Dice, it: Claimed) -> Settled:
+    outcome, delay = dice.pick(OUTCOMES)
+    return ended(it, outcome, delay=delay)
+
+
+def give_back(dice: Dice, world: World) -> Call | None:
+    servers = [*dict.fromkeys(server for server, _ in world.model.hands)]
+    if not servers:
+        return None
+    server = dice.pick(servers)
+    hand = world.model.hand(server)
+    back = dice.some(hand, 4)
+    claims = {(it.lease, it.id) for it in back}
+    left = {it.lease for it in hand if (it.lease, it.id) not in claims}
+    full = [lease for lease in dict.fromkeys(it.lease for it in back) if lease not in left]
+
+    def follow(model: QueueModel, lined: int) -> None:
+        equal("given back", lined, model.give_back(server, claims, full))
+
+    said = f"give_back for {short(server)}: {[f'{short(it.id)} of {short(it.lease)}' for it in back]}"
+    call = Call(said, lambda store: store.tasks.give_back(server, back, full=full), follow, actor=server)
+    return Call(call.said, call.run, call.follow, actor=server, again=call)
+
+
+def drop_lease(dice: Dice, world: World) -> Call | None:
+    if not world.model.doubtful:
+        return None
+    return dropped(*dice.pick(world.model.doubtful))
+
+
+def dropped(server: ServerId, lease: UUID) -> Call:
+    def follow(model: QueueModel, _: None) -> None:
+        model.drop_lease(server, lease)
+
+    return Call(f"drop_lease {short(lease)}", lambda store: store.tasks.drop_lease(server, LeaseId(lease)), follow)
+
+
+def cancel(dice: Dice, world: World) -> Call:
+    ids = some_ids(dice, world)
+
+    async def run(store: Store) -> tuple[set[UUID], set[UUID]]:
+        done = await store.tasks.cancel(ids, "no")
+        return {*done.ended}, {*done.asked}
+
+    def follow(model: QueueModel, answer: tuple[set[UUID], set[UUID]]) -> None:
+        equal("cancelled (ended, asked)", answer, model.cancel(ids))
+
+    return Call(f"cancel {shorts(ids)}", run, follow)
+
+
+def stop(dice: Dice, world: World) -> Call:
+    ids = some_ids(dice, world)
+
+    def follow(model: QueueModel, asked: Sequence[UUID]) -> None:
+        equal("asked to stop", {*asked}, model.stop(ids))
+
+    return Call(f"stop {shorts(ids)}", lambda store: store.tasks.stop(ids), follow)
+
+
+def resume(dice: Dice, world: World) -> Call:
+    stopped = [task.id for task in world.model.tasks.values() if task.place == "stopped"]
+    return resumed(dice.some(stopped, 3) if stopped and not dice.chance(4) else some_ids(dice, world))
+
+
+def resumed(ids: Sequence[UUID]) -> Call:
+    def follow(model: QueueModel, answer: Sequence[UUID]) -> None:
+        equal("resumed", {*answer}, model.resume(ids))
+
+    return Call(f"resume {shorts(ids)}", lambda store: store.tasks.resume(ids), follow)
+
+
+def rescue(dice: Dice, world: World) -> Call:
+    server = some_server(dice, world)
+
+    async def run(store: Store) -> int | None:
+        beat_at = await store.value("select beat_at from queued_tasks.heartbeat where server = $1", server)
+        peer = Peer(server, "", "running", 0, 0, beat_at or datetime.now(UTC), None, 0)
+        return await store.servers.rescue(peer)
+
+    def follow(model: QueueModel, lined: int | None) -> None:
+        equal("rescued", lined, model.rescue(server))
+
+    return Call(f"rescue {short(server)}", run, follow)
+
+
+def promote(dice: Dice, world: World) -> Call:
+    async def run(store: Store) -> int:
+        return (await store.upkeep.promote(1000))[0]
+
+    def follow(model: QueueModel, lined: int) -> None:
+        equal("promoted", lined, model.promote())
+
+    return Call("promote", run, follow)
+
+
+def clear(dice: Dice, world: World) -> Call:
+    channel = dice.pick(["x", "y", None])
+
+    def follow(model: QueueModel, count: int) -> None:
+        spared = (model.tasks.keys() - world.model.tasks.keys()) & {*world.stayed}
+        expected = model.clear(channel, spared)
+        assert model is not world.model or count == expected, f"cleared: {count}, not {expected}"
+
+    return Call(f"clear {channel}", lambda store: store.session.fetch_value("clear", None, channel), follow)
+
+
+def prune(dice: Dice, world: World) -> Call:
+    def follow(model: QueueModel, count: int) -> None:
+        expected = model.prune(() if model is world.model else world.stayed)
+        assert model is not world.model or count == expected, f"pruned: {count}, not {expected}"
+
+    return Call("prune", lambda store: store.upkeep.prune(-3600, 1000), follow)
+
+
+def sweep(dice: Dice, world: World) -> Call:
+    def follow(model: QueueModel, count: int) -> None:
+        expected = model.sweep()
+        assert model is not world.model or count == expected, f"swept: {count}, not {expected}"
+
+    return Call("sweep", lambda store: store.upkeep.sweep_children(1000), follow)
+
+
+def some_server(dice: Dice, world: World) -> ServerId:
+    """Mostly one that lives."""
+    gone = [server for server in world.settled if server not in world.model.servers]
+    return dice.pick(gone) if gone and dice.chance(10) else dice.pick(world.model.servers)
+
+
+def some_ids(dice: Dice, world: World) -> list[UUID]:
+    """Mostly of unfinished tasks."""
+    open = [task.id for task in world.model.unfinished()]
+    ids = open if open and not dice.chance(5) else [*world.model.tasks, *islice(world.model.removed, 2)]
+    return dice.some(ids, 3) or [uuid4()]
+
+
+def rank(lane: Lane) -> int:
+    return -2 * lane.priority + (not lane.again)
+
+
+def equal(what: str, found: object, expected: object) -> None:
+    assert found == expected, f"{what}: {found}, not {expected}"
+
+
+def short(id: UUID) -> str:
+    return id.hex[-5:]
+
+
+def shorts(ids: Sequence[UUID]) -> list[str]:
+    return [short(id) for id in ids]
+
+
+def described(tasks: Sequence[NewTask]) -> str:
+    return ", ".join(_traits(task) for task in tasks)
+
+
+def _traits(task: NewTask) -> str:
+    def traits() -> Iterator[str]:
+        yield short(task.id)
+        if task.parents:
+            yield f"{task.on_parent_failure} after {'+'.join(shorts(task.parents))}"
+        if task.unique_key:
+            yield f"key {task.unique_key}"
+        if task.auto_remove:
+            yield "auto_remove"
+        if task.run_at:
+            yield "later"
+        yield f"in {task.channel}{task.priority}{'s' if task.executor is Executor.SYNC else ''}"
+
+    return " ".join(traits())
