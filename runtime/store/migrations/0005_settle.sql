@@ -7,7 +7,8 @@
 -- goes to `attempt`. p_flagged: see after_end.
 --
 -- An attempt that a rescuer closed as interrupted is ours by its number, yet not what we have to say of it: so whether it
--- was recorded already is a question of the outcome, too.
+-- was recorded already is a question of the outcome, too. And one that an earlier call recorded may have been removed
+-- since, while its lease stays for the others: nothing is written of a task that is not there.
 create function queued_tasks.settle(
     p_server uuid, p_full uuid[], p_part uuid[], p_lease uuid[], p_id uuid[], p_attempt integer[], p_outcome text[],
     p_ago float8[], p_took float8[], p_result json[], p_delay float8[],
@@ -47,6 +48,7 @@ begin
             as u (lease, id, attempt, outcome, ago, took, result, delay,
                   exception_name, exception_message, exception_traceback)
          where u.lease = any (v_held) and u.delay is null
+           and exists (select from queued_tasks.task t where t.id = u.id offset 0)
          order by u.id
         on conflict (id) do nothing
         returning result.id
@@ -85,6 +87,7 @@ begin
                 as u (lease, id, attempt, outcome, ago, took, delay,
                       exception_name, exception_message, exception_traceback)
              where u.lease = any (v_held) and u.delay is not null
+               and exists (select from queued_tasks.task t where t.id = u.id offset 0)
              order by u.id
             on conflict (id, attempt) do nothing
             returning attempt.id, attempt.attempt
@@ -252,6 +255,7 @@ begin
      where case when r.attempt is null and a.outcome is null then u.lease = any (v_held)
                 else p_late and (r.server = p_server and r.attempt = u.attempt
                                  or a.server = p_server and a.outcome <> 'interrupted') end
+       and exists (select from queued_tasks.task t where t.id = u.id offset 0)
      order by u.place;
     perform queued_tasks.tell_watchers(p_id);
 end $$;
@@ -277,6 +281,7 @@ begin
     select u.id, u.attempt, u.version, u.value
       from unnest(p_lease, p_id, p_attempt, p_version, p_value) u (lease, id, attempt, version, value)
      where u.lease = any (v_held)
+       and exists (select from queued_tasks.task t where t.id = u.id offset 0)
     on conflict do nothing;
     delete from queued_tasks.context c
      where c.ctid = any (array(
