@@ -1,4 +1,4 @@
-"""What a server says once more of a task that was removed meanwhile, while its lease stays for others, leaves no trace."""
+"""What a server repeats of a task that was removed while its lease stays for others leaves no trace."""
 
 from __future__ import annotations
 
