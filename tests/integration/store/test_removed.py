@@ -28,7 +28,7 @@ async def test_a_repeated_settlement_of_a_removed_task_writes_nothing_while_its_
     server = await store.server()
     it = await _removed_while_its_lease_stays(store, server, **end)
     settlement = await store.settle(server, ended(it, **end), part=[it.lease])
-    assert (settlement.lost, settlement.lined) == (set(), 0)
+    assert (settlement.lost, settlement.lined) == (frozenset(), 0)
     assert [await store.count(table) for table in ("result", "attempt", "delayed", "ready")] == [0, 0, 0, 0]
 
 
