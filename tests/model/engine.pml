@@ -96,12 +96,9 @@ byte sequence = 1, flushed_sequence = 1;
 #define NOBODY_CLAIMS (!shared[0] && !shared[1] && !shared[2])
 #define STILL_OPEN(t, a) ((a) && !result[t] && !HAS_ATTEMPT(t, a))
 
-/* A server leaves when its claims are over. */
-#ifdef LEAVE_DURING_CLAIM
 #define MAY_LEAVE(s) (FREE_SLOTS(s) == SLOTS)
-#else
-#define MAY_LEAVE(s) (FREE_SLOTS(s) == SLOTS && !shared[s])
-#endif
+#define HAS_LEASES(s) (lease[2 * (s) + 1].server || lease[2 * (s) + 2].server)
+#define CAN_BE_LOCKED(s) (!shared[s] && !deleting[s]) /* the heartbeat row, for update */
 
 /* what a rescue goes by: the rows as they are once it has every lock, or as they were before it waited */
 #ifdef ONE_STATEMENT_RESCUE
@@ -563,23 +560,39 @@ end:
     /* beat, sql/beat.sql, finds no row: everything is dropped */
     :: d_step { !ALL_ENDED && born[me] && !dead[me] && !heartbeat[me] -> over(me) }
 
-    /* leave, sql/leave.sql: one statement, so `not exists lease` is from before the wait for the row */
+    /* lock_heartbeat, sql/lock_heartbeat.sql, waits for claims; then leave, sql/leave.sql, looks for their leases */
     :: d_step {
             !ALL_ENDED && !dead[me] && memory[me].draining && MAY_LEAVE(me) ->
+            era = epoch;
             printf("server %d is about to leave\n", me);
-            seen = (lease[2 * me + 1].server || lease[2 * me + 2].server);
-            era = epoch
+#ifdef LEAVE_DURING_CLAIM
+            seen = HAS_LEASES(me)
+#endif
         }
         {
-            d_step {
-                !shared[me] && !deleting[me] ->
+            if
+            :: d_step { CAN_BE_LOCKED(me) -> deleting[me] = 1 }
                 if
-                :: !seen && heartbeat[me] -> heartbeat[me] = 0; flush(); check()
-                :: else
-                fi;
-                printf("server %d leaves, its leases are left to its peers: %d\n", me, seen);
-                over(me)
-            }
+                :: d_step {
+                        true ->
+#ifndef LEAVE_DURING_CLAIM
+                        seen = HAS_LEASES(me);
+#endif
+                        deleting[me] = 0;
+                        if
+                        :: !seen && heartbeat[me] -> heartbeat[me] = 0; flush(); check()
+                        :: else
+                        fi;
+                        printf("server %d leaves, its leases are left to its peers: %d\n", me, seen);
+                        if
+                        :: !dead[me] -> over(me)
+                        :: else
+                        fi
+                    }
+                :: d_step { dead[me] -> deleting[me] = 0 } /* the session ends with its process */
+                fi
+            :: dead[me]
+            fi
         } unless {
             era != epoch
         }
@@ -591,7 +604,6 @@ end:
 
 /* A server that has only paused for longer than its lease is taken for lost, too. */
 #define IS_LOST(s) (heartbeat[s] && (dead[s] || (faults && MAY_FAIL(s))))
-#define CAN_BE_LOCKED(s) (!shared[s] && !deleting[s])
 
 inline next_lease() {
     l++;

@@ -21,7 +21,7 @@ ENGINES = {
     "a server is lost, attempts are retried": "FAULTS=1 RETRIES=1",
     "two servers are lost": "FAULTS=2 RETRIES=0 SLOTS=1",
     "PostgreSQL crashes, attempts are retried": "FAULTS=0 RETRIES=1 CRASHES=1",
-    "PostgreSQL crashes, a server is lost": "FAULTS=1 RETRIES=0 CRASHES=1 SLOTS=1",
+    "PostgreSQL crashes, a server is lost, attempts are retried": "FAULTS=1 RETRIES=1 CRASHES=1 SLOTS=1",
     "answers are lost, attempts are given back, PostgreSQL crashes": "FAULTS=0 RETRIES=0 CRASHES=1 CUTS=1 RETURNS=1",
     "answers are lost, attempts are given back, a server is lost": "FAULTS=1 RETRIES=0 CUTS=1 RETURNS=1",
 }
