@@ -23,10 +23,12 @@ from .messages import (
     Drain,
     Freed,
     Go,
+    HandBack,
     Opened,
     Parted,
     PeersChanged,
     Place,
+    Rest,
     SettlerMessage,
     SupervisorMessage,
     SyncWanted,
@@ -113,6 +115,9 @@ class Claimer(Actor[ClaimerMessage]):
                 self._told_lane = max(self._told_lane, newest_lane)
                 if newest_lane > self._newest_lane:
                     self._look_again()
+            case Rest(wanted, ref):
+                self._rest(wanted)
+                ref.tell(Tick())
             case Drain():
                 self._draining = True
             case _:
@@ -134,6 +139,8 @@ class Claimer(Actor[ClaimerMessage]):
             return
         try:
             await self._return_doubtful()
+            if self._vitals.resting:
+                return
             await self._learn_lanes()
             for sync, kind in self._kinds.items():
                 want = balance.wanted(kind.rooms)
@@ -222,6 +229,14 @@ class Claimer(Actor[ClaimerMessage]):
         for kind in self._kinds.values():
             kind.empty = False
         self.ref.tell(Go())
+
+    def _rest(self, wanted: bool) -> None:
+        self._vitals.resting = wanted
+        if wanted:
+            for worker in self._refs.values():
+                worker.tell(HandBack())
+        else:
+            self._look_again()
 
     def _count(self) -> None:
         rooms = [room for kind in self._kinds.values() for room in kind.rooms.values()]

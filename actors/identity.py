@@ -26,6 +26,7 @@ class Identity:
     version: str = field(default_factory=lambda: version("queued-tasks"))
     id: ServerId = field(default_factory=lambda: ServerId(uuid7()))
     lock_key: int | None = None
+    joined: bool = False  # its row was written
 
     def renew_lock_key(self) -> int:
         """A key that nobody holds yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -11,9 +12,9 @@ from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable
-from ..runtime.store.servers import Beat, ServerStore
+from ..runtime.store.servers import Beat, Intent, ServerStore, Wanted
 from .identity import Identity
-from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, SupervisorMessage, Wishes
+from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, Rest, SupervisorMessage, Wishes
 from .vitals import Vitals
 
 BEAT_EVERY = 2.0  # seconds
@@ -31,6 +32,7 @@ class Keeper(Actor[KeeperMessage]):
         claimer: ActorRef[ClaimerMessage],
         janitor: ActorRef[JanitorMessage],
         supervisor: ActorRef[SupervisorMessage],
+        leave: Callable[[], None],
         *,
         lease_ttl: float,
         health_file: Path | None,
@@ -42,6 +44,8 @@ class Keeper(Actor[KeeperMessage]):
         self._claimer = claimer
         self._janitor = janitor
         self._supervisor = supervisor
+        self._leave = leave
+        self._rests = vitals.resting  # or was told to
         self._lease_ttl = lease_ttl
         self._health_file = health_file
         self._topic = topic  # where SQL functions say that there is something in the inbox
@@ -66,15 +70,25 @@ class Keeper(Actor[KeeperMessage]):
         changed = PeersChanged(news.peers, news.newest_lane)
         self._claimer.tell(changed)
         self._janitor.tell(changed)
+        self._comply(news.wanted)
         if news.cancels or news.stops:
             self._supervisor.tell(Wishes(news.cancels, news.stops))
+
+    def _comply(self, wanted: Wanted) -> None:
+        """Bring about what is wanted, unless it was before: the next beat says it again."""
+        if wanted.intent is Intent.STOP:
+            self._leave()
+        elif self._rests is not (wanted.intent is Intent.DRAIN):
+            self._rests = not self._rests
+            logger.info("draining: what runs may finish, nothing new is taken" if self._rests else "taking tasks again")
+            self._claimer.tell(Rest(self._rests, self.ref))
 
     def _say(self) -> Beat:
         vitals = self._vitals
         claimed, settled = self._rates.per_minute()
         return Beat(
             lock_key=self._identity.lock_key,
-            state=vitals.state,
+            state=vitals.standing,
             workers=vitals.workers,
             slots=vitals.slots,
             busy=vitals.busy,

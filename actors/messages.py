@@ -33,6 +33,19 @@ class Go(Coalesced):
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Take no tasks until told otherwise (`wanted` False); hand back what has not started. The answer is a Tick."""
+
+    wanted: bool
+    ref: ActorRef[KeeperMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """Give back what has not started."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """The server goes: take nothing new. What runs may go on for `grace` seconds."""
 
@@ -232,8 +245,10 @@ class Schedules:
     declared: tuple[wire.Schedule, ...]
 
 
-ClaimerMessage: TypeAlias = Tick | Wake | Go | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
-WorkerMessage: TypeAlias = Tick | Place | Activate | Wishes | LeasesGone | Drain | Died | Parted | wire.FromWorker
+ClaimerMessage: TypeAlias = Tick | Wake | Go | Rest | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
+WorkerMessage: TypeAlias = (
+    Tick | Place | Activate | Wishes | LeasesGone | HandBack | Drain | Died | Parted | wire.FromWorker
+)
 SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Recheck | Go | Tick
 RecorderMessage: TypeAlias = Writes | Commit | Go
 DeskMessage: TypeAlias = Asked | AskerGone

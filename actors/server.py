@@ -16,6 +16,7 @@ from ..runtime.errors import DatabaseUnavailable
 from ..runtime.settings import Settings
 from ..runtime.store import migrate
 from ..runtime.store.link import LeaseLost
+from ..runtime.task import ServerId
 from .console import configure
 from .identity import Identity
 from .probes import probes
@@ -58,13 +59,15 @@ class _Server:
         self._application = application
         self._name = name
         self._draining = asyncio.Event()
+        self._signalled = False
         self._vitals = Vitals()
 
     def signalled(self) -> None:
-        if self._draining.is_set():
+        if self._signalled:
             logger.error("second signal: leaving at once, peers take back what runs")
             sys.stderr.flush()
             os._exit(1)
+        self._signalled = True
         self._draining.set()
 
     async def run(self) -> int:
@@ -84,17 +87,15 @@ class _Server:
 
     async def _incarnations(self) -> int:
         pause = 0.5
+        previous: ServerId | None = None
         while not self._draining.is_set():
             self._vitals = Vitals()
+            identity = Identity(self._name)
             try:
                 await migrate.check(self._dsn, schema=self._settings.schema)
                 links = Links.of(self._dsn, self._settings, self._name)
-                await run_incarnation(
-                    Incarnation(
-                        self._dsn, self._settings, Identity(self._name), self._vitals, self._application, links
-                    ),
-                    self._draining,
-                )
+                our = Incarnation(self._dsn, self._settings, identity, self._vitals, self._application, links, previous)
+                await run_incarnation(our, self._draining)
             except DatabaseUnavailable as error:
                 logger.warning("waiting for PostgreSQL: {}", error)
                 with suppress(TimeoutError):
@@ -106,4 +107,5 @@ class _Server:
                     logger.error("{}", failure)
                     return 1
                 logger.warning("given up by its peers: everything is dropped, the server starts afresh")
+            previous = identity.id if identity.joined else previous
         return 0

@@ -170,6 +170,7 @@ class Settler(Actor[SettlerMessage]):
         return [lease for lease, ended in leases.items() if self._open[lease] <= ended]
 
     def _close(self, leases: Counter[UUID]) -> None:
+        self._vitals.closed += leases.total()
         self._open.subtract(leases)
         for lease in leases:
             if self._open[lease] <= 0:

@@ -108,9 +108,14 @@ class Line:
         """Let nothing start any more; the numbers of what has not started."""
         with self._changed:
             self._draining = True
+            self._changed.notify()
+            return self.hand_back()
+
+    def hand_back(self) -> list[int]:
+        """Let go of what has not started; its numbers."""
+        with self._changed:
             unstarted = [running.attempt.no for running in self._waiting]
             self._waiting.clear()
-            self._changed.notify()
             return unstarted
 
 
@@ -173,6 +178,8 @@ class Intercom(Thread):
                 self.backend.answered(message)
             case wire.Activate():
                 self._line.activate()
+            case wire.HandBack():
+                self._return(self._line.hand_back())
             case wire.Drain(grace):
                 self._return(self._line.drain())
                 self.loop.call_later(grace, self._line.interrupt, None, Why.DRAIN)

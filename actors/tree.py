@@ -20,9 +20,10 @@ from ..runtime.settings import Settings
 from ..runtime.signing import Seals, signer_of
 from ..runtime.store.link import Link
 from ..runtime.store.schedules import ScheduleStore
-from ..runtime.store.servers import ServerStore
+from ..runtime.store.servers import Intent, ServerStore
 from ..runtime.store.tasks import TaskStore
 from ..runtime.store.upkeep import Upkeep
+from ..runtime.task import ServerId
 from . import sync_worker_main, worker_main
 from .announcements import Announcements
 from .claimer import Claimer
@@ -99,6 +100,7 @@ class Incarnation:
     vitals: Vitals
     application: Application
     links: Links
+    previous: ServerId | None  # incarnation of this process
 
     @property
     def topic(self) -> str | None:
@@ -122,7 +124,7 @@ class Actors:
     listener: ActorRef[ListenerMessage]
     supervisor: ActorRef[SupervisorMessage]
 
-    def __init__(self, tree: Tree, our: Incarnation, gone: Callable[[], None]) -> None:
+    def __init__(self, tree: Tree, our: Incarnation, leave: Callable[[], None], gone: Callable[[], None]) -> None:
         self._tree = tree
         self._our = our
         self._announcer = Announcer(our.links.claim, our.topic) if our.topic else None
@@ -130,7 +132,7 @@ class Actors:
         self._seals = Seals.of(our.settings)
         self._start_what_records()
         self._start_what_claims()
-        self._start_what_keeps()
+        self._start_what_keeps(leave)
         self.scheduler = self._start_scheduler() if our.application.scheduler else None
         self._start_what_works(gone)
         self._wind_the_clock()
@@ -170,7 +172,7 @@ class Actors:
             restarts=FATAL,
         )
 
-    def _start_what_keeps(self) -> None:
+    def _start_what_keeps(self, leave: Callable[[], None]) -> None:
         our, settings = self._our, self._our.settings
         servers, ttl = ServerStore(our.links.beat), settings.lease_ttl.total_seconds()
         self.janitor = self._tree.start(
@@ -194,6 +196,7 @@ class Actors:
                 self.claimer,
                 self.janitor,
                 self.supervisor,
+                leave,
                 lease_ttl=ttl,
                 health_file=settings.health_file,
                 topic=our.topic,
@@ -278,7 +281,7 @@ class Actors:
 
 
 async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
-    """Join, work until `draining` is set, finish what runs within the grace, leave.
+    """Join, work until `draining` is set, finish what runs within the grace, leave. Sets it when somebody wants that.
 
     Raises:
         ActorKeptFailing: an actor failed; with LeaseLost as its `error` when peers gave this server up.
@@ -286,18 +289,23 @@ async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
     """
     identity, servers = our.identity, ServerStore(our.links.beat)
     try:
-        await servers.register(
+        wanted = await servers.register(
             identity.id,
             name=identity.name,
             host=identity.host,
             pid=identity.pid,
             version=identity.version,
             lock_key=None,
+            previous=our.previous,
         )
+        identity.joined = True
+        our.vitals.resting = wanted.intent is Intent.DRAIN
+        if wanted.intent is Intent.STOP:
+            draining.set()
         logger.info("server {} joined ({})", identity.name, identity.id)
         gone = asyncio.Event()
         async with Tree(_on_exit) as tree:
-            actors = Actors(tree, our, gone.set)
+            actors = Actors(tree, our, draining.set, gone.set)
             await draining.wait()
             grace = our.settings.shutdown_grace.total_seconds()
             logger.info("draining: what runs may finish within {:g} s", grace)

@@ -31,6 +31,7 @@ from .messages import (
     Died,
     Drain,
     Freed,
+    HandBack,
     LeasesGone,
     Outcomes,
     Parted,
@@ -146,6 +147,9 @@ class Worker(Actor[WorkerMessage]):
                 self._interrupt_tasks(stops, Why.STOP)
             case LeasesGone(leases):
                 self._interrupt((no for no, held in self._held.items() if held.claimed.lease in leases), Why.DRAIN)
+            case HandBack():
+                self._hand_back()
+                self._process.send(wire.HandBack())
             case Drain(grace):
                 self._drain(grace)
             case wire.Returned(nos):
@@ -304,12 +308,15 @@ class Worker(Actor[WorkerMessage]):
 
     def _drain(self, grace: float) -> None:
         self._leave_by = time.monotonic() + grace + DRAIN_GRACE
-        self._give_back(list(self._kept_back))
-        self._kept_back.clear()
+        self._hand_back()
         if self._ready:
             self._process.send(wire.Drain(grace))
         else:
             self._kill()  # it is still importing: nothing is lost, and nobody has to wait for that
+
+    def _hand_back(self) -> None:
+        self._give_back(list(self._kept_back))
+        self._kept_back.clear()
 
     def _give_back(self, unstarted: list[Claimed]) -> None:
         if unstarted:
@@ -324,9 +331,8 @@ class Worker(Actor[WorkerMessage]):
         contexts = [held.context for held in running if held.context is not None]
         self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), []))
         self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
-        self._give_back(list(self._kept_back))
+        self._hand_back()
         self._held.clear()
-        self._kept_back.clear()
         self._vitals.memory.pop(self._number, None)
         self._tell.claimer.tell(WorkerLeft(self._number, self.ref))
         self._tell.desk.tell(AskerGone(self._number))

@@ -104,6 +104,8 @@ class AsyncWorker:
                 self._backend.answered(message)
             case wire.Activate():
                 self._activate.set()
+            case wire.HandBack():
+                self._hand_back()
             case wire.Drain(grace):
                 self._drain(grace)
             case _:
@@ -198,13 +200,16 @@ class AsyncWorker:
             return
         self._draining = True
         self._activate.set()
-        if self._waiting:
-            self._mailbox.send(wire.Returned([attempt.no for attempt in self._waiting]))
-            self._waiting.clear()
+        self._hand_back()
         if self._running:
             self._loop.call_later(grace, self._interrupt_all)
         else:
             self._drained.set()
+
+    def _hand_back(self) -> None:
+        if self._waiting:
+            self._mailbox.send(wire.Returned([attempt.no for attempt in self._waiting]))
+            self._waiting.clear()
 
     def _interrupt_all(self) -> None:
         for running in self._running.values():

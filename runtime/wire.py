@@ -139,6 +139,10 @@ class Interrupt(msgspec.Struct, tag="interrupt", array_like=True):
     why: str
 
 
+class HandBack(msgspec.Struct, tag="hand_back", array_like=True):
+    """Hand back what has not started (Returned); what runs goes on, and more may come later."""
+
+
 class Drain(msgspec.Struct, tag="drain", array_like=True):
     """No more work comes: hand back what has not started (Returned), finish what runs, run the stop hooks, leave.
 
@@ -161,7 +165,7 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     text: str | None = None
 
 
-ToWorker: TypeAlias = Run | Activate | Interrupt | Drain | Ping | Answer
+ToWorker: TypeAlias = Run | Activate | Interrupt | HandBack | Drain | Ping | Answer
 
 
 # ---- from the worker

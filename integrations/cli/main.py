@@ -14,6 +14,7 @@ import typer
 from ...runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ...runtime.task import TaskState
 from .scheduler import scheduler
+from .servers import servers
 
 app = typer.Typer(
     name="queued-tasks",
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 tasks = typer.Typer(help="Look at tasks; cancel, stop and retry them.", no_args_is_help=True)
 app.add_typer(tasks, name="tasks", rich_help_panel="Look")
+app.add_typer(servers, name="servers", rich_help_panel="Look")
 app.add_typer(scheduler, name="scheduler", rich_help_panel="Look")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -138,14 +140,6 @@ def status(
     from .cluster import show_status
 
     _run(show_status(check=check, as_json=as_json))
-
-
-@app.command(rich_help_panel="Look")
-def servers(as_json: AsJson = False) -> None:
-    """The servers: state, workers, load, last beat."""
-    from .cluster import show_servers
-
-    _run(show_servers(as_json=as_json))
 
 
 @app.command(rich_help_panel="Look")

@@ -61,6 +61,10 @@ class Reads:
         """The servers that run, and those that left or were lost within the hour: see servers.sql."""
         return await self._link.fetch("servers")
 
+    async def running(self, servers: Sequence[UUID] | None = None, *, limit: int) -> Sequence[Row]:
+        """What runs, on these servers or on all, the longest first: see running_tasks.sql."""
+        return await self._link.fetch("running_tasks", servers, limit)
+
 
 def _task(row: Row) -> Task:
     fields: dict[str, Any] = dict(row)

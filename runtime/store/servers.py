@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from ..task import Json, ServerId
 from .link import LeaseLost, Link
+
+
+class Intent(StrEnum):
+    """What somebody wants a server to do: take tasks; finish what runs and take no more; leave."""
+
+    RUN = "run"
+    DRAIN = "drain"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a server is to be like; `workers` None: as many as it was started with."""
+
+    intent: Intent
+    workers: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +58,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a beat brings back: all servers, which own running tasks are to be cancelled or stopped, the newest lane."""
+    """What a beat brings back: all servers, what is wanted of this one, which of its running tasks are to be cancelled
+    or stopped, the newest lane.
+    """
 
     peers: tuple[Peer, ...]
+    wanted: Wanted
     cancels: tuple[UUID, ...]
     stops: tuple[UUID, ...]
     newest_lane: int
@@ -56,10 +76,33 @@ class ServerStore:
         self._link = link
 
     async def register(
-        self, server: ServerId, *, name: str, host: str, pid: int, version: str, lock_key: int | None
-    ) -> None:
-        """Make this incarnation known; from now on it may claim, and has to beat."""
-        await self._link.fetch("register", server, name, host, pid, version, lock_key)
+        self,
+        server: ServerId,
+        *,
+        name: str,
+        host: str,
+        pid: int,
+        version: str,
+        lock_key: int | None,
+        previous: ServerId | None = None,
+    ) -> Wanted:
+        """Make this incarnation known; from now on it may claim, and has to beat.
+
+        What was wanted of the `previous` one of its process is wanted of it, too; that is returned.
+        """
+        row = await self._link.fetch_one("register", server, name, host, pid, version, lock_key, previous)
+        assert row is not None, "ids of servers are fresh"
+        return Wanted(Intent(row["intent"]), row["wanted_workers"])
+
+    async def direct(
+        self, servers: Sequence[ServerId], *, intent: Intent | None = None, workers: int | None = None
+    ) -> set[ServerId]:
+        """Want something of servers. Those that leave, or are no longer there, are missing from what is returned.
+
+        They see it on their next beat; whoever wants it seen at once has to notify them.
+        """
+        rows = await self._link.fetch("direct_servers", servers, intent, workers)
+        return {ServerId(row["id"]) for row in rows}
 
     async def beat(self, server: ServerId, beat: Beat) -> News:
         """Renew the lease and read the peers in one round trip.
@@ -93,7 +136,9 @@ class ServerStore:
             )
             for row in rows
         )
-        return News(tuple(peers), tuple(rows[0]["cancels"]), tuple(rows[0]["stops"]), rows[0]["newest_lane"])
+        own = rows[0]
+        wanted = Wanted(Intent(own["intent"]), own["wanted_workers"])
+        return News(tuple(peers), wanted, tuple(own["cancels"]), tuple(own["stops"]), own["newest_lane"])
 
     async def leave(self, server: ServerId, reason: str) -> None:
         """Go in order: nothing is held any more."""

@@ -22,6 +22,8 @@ def commands(group: Command, name: str = "queued-tasks") -> Iterator[tuple[str, 
     """All commands by what one types."""
     for word, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{name} {word}", command
             yield from commands(command, f"{name} {word}")
         else:
             yield f"{name} {word}", command
@@ -55,7 +57,7 @@ def test_a_command_line_that_a_page_shows_is_understood(line: str) -> None:
     group: Command = typer.main.get_command(app)
     context = group.make_context("queued-tasks", shlex.split(line)[1:], resilient_parsing=False)
     arguments = [*context._protected_args, *context.args]
-    while hasattr(group, "commands"):
+    while hasattr(group, "commands") and arguments:
         name, group, arguments = group.resolve_command(context, arguments)
         context = group.make_context(name, arguments, parent=context)
         arguments = [*context._protected_args, *context.args]

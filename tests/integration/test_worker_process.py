@@ -344,6 +344,18 @@ async def test_a_drain_hands_back_what_has_not_started_and_finishes_what_runs(ki
     assert isinstance(supervisor.frames[-1], wire.Bye)
 
 
+@pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly")])
+async def test_what_has_not_started_can_be_asked_back_while_work_goes_on(kind: str, function: str) -> None:
+    async with worker(kind, slots=1) as supervisor:
+        running, waiting = supervisor.run(function, 0.3), supervisor.run(function, 0.3)
+        await supervisor.said("sleeping")
+        supervisor.process.send(wire.HandBack())
+        returned = await supervisor.first(wire.Returned)
+        later = supervisor.run(function, 0)
+        ends = [await supervisor.end_of(running), await supervisor.end_of(later)]
+    assert (returned.nos, [end.outcome for end in ends]) == ([waiting], ["done", "done"])
+
+
 @pytest.mark.parametrize(
     ("kind", "function", "arguments"),
     [("async", "sleep", (1000,)), ("async", "sleep_on", ()), ("sync", "sleep_plainly", (1000,)), ("sync", "spin", ())],

@@ -1,12 +1,12 @@
 -- $1 server, $2 lock key, $3 state, $4 workers, $5 slots, $6 busy, $7 details
--- Renews the lease and reads the peers, oneself first. `alive`: the own row was still there.
+-- Renews the lease and reads the peers, oneself first, with what is wanted of it. `alive`: the own row was still there.
 with me as (
     update queued_tasks.heartbeat h
        set beat_at = clock_timestamp(), lock_key = $2, state = $3, workers = $4, slots = $5, busy = $6, details = $7::json
      where h.server = $1
     returning h.server
 )
-select h.server, s.name, h.state, h.slots, h.busy, h.beat_at, h.lock_key,
+select h.server, s.name, s.intent, s.wanted_workers, h.state, h.slots, h.busy, h.beat_at, h.lock_key,
        extract(epoch from clock_timestamp() - h.beat_at)::float8 as silent_for,
        exists (select from me) as alive,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'cancel') as cancels,

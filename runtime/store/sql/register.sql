@@ -1,7 +1,14 @@
--- $1 id, $2 name, $3 host, $4 pid, $5 version, $6 lock key
+-- $1 id, $2 name, $3 host, $4 pid, $5 version, $6 lock key, $7 the incarnation before this one, null for the first
+-- What was wanted of the one before is wanted of this one.
 with known as (
-    insert into queued_tasks.server (id, name, host, pid, version) values ($1, $2, $3, $4, $5)
+    insert into queued_tasks.server (id, name, host, pid, version, intent, wanted_workers)
+    select $1, $2, $3, $4, $5, coalesce(p.intent, 'run'), p.wanted_workers
+      from (values ($7::uuid)) b (id) left join queued_tasks.server p on p.id = b.id
     on conflict (id) do nothing
-    returning id
+    returning id, intent, wanted_workers
+), present as (
+    insert into queued_tasks.heartbeat (server, lock_key, state) select k.id, $6, 'starting' from known k
 )
-insert into queued_tasks.heartbeat (server, lock_key, state) select k.id, $6, 'starting' from known k
+select k.intent, k.wanted_workers from known k
+union all
+select s.intent, s.wanted_workers from queued_tasks.server s where s.id = $1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from uuid import uuid4
 
 import pytest
 
+from queued_tasks.runtime import store
 from queued_tasks.runtime.errors import ConfigurationError, SchemaOutdated
 from queued_tasks.runtime.store.lanes import Lanes
 from queued_tasks.runtime.store.link import Link
@@ -47,6 +49,11 @@ async def _catalog(dsn: str, schema: str) -> list[str]:
 async def test_eight_at_once_migrate_once(empty_database: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_database) for _ in range(8)))
     assert sorted(map(len, applied)) == [0] * 7 + [NEWEST]
+
+
+def test_each_migration_has_a_number_of_its_own() -> None:
+    names = [entry.name for entry in (files(store) / "migrations").iterdir() if entry.name.endswith(".sql")]
+    assert sorted(int(name[:4]) for name in names) == [*range(1, NEWEST + 1)]
 
 
 async def test_a_second_run_finds_nothing_to_do(database: str) -> None:

@@ -1,0 +1,56 @@
+"""The face of `queued-tasks servers`: its options. What a command does is imported when it is called."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+servers = typer.Typer(help="The servers: state, workers, load, last beat. Drain, resume, stop and scale them.")
+
+Name = Annotated[str, typer.Argument(help="The name of a server, or of several, or an id.")]
+
+
+@servers.callback(invoke_without_command=True)
+def show_servers(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        from .membership import show_servers
+
+        _run(show_servers(as_json=as_json))
+
+
+@servers.command("drain")
+def drain_servers(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once nothing runs there any more.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Let a server finish what runs and take nothing new. It stays up, until it is resumed or stopped."""
+    from .control import drain
+
+    _run(drain(name, wait=wait, yes=yes))
+
+
+@servers.command("resume")
+def resume_servers(name: Name) -> None:
+    """Let a drained server take tasks again."""
+    from .control import resume
+
+    _run(resume(name))
+
+
+@servers.command("stop")
+def stop_servers(name: Name) -> None:
+    """Let a server leave as after SIGTERM: what runs may finish within the grace, the rest is handed back."""
+    from .control import stop
+
+    _run(stop(name))
+
+
+def _run(deed: Coroutine[Any, Any, int | None]) -> None:
+    raise typer.Exit(asyncio.run(deed) or 0)
