@@ -20,7 +20,7 @@ _HOME = "QUEUED_TASKS_TEST_HOME"
 def pytest_configure(config: pytest.Config) -> None:
     """Shut out the developer's own settings, and choose the folder of the embedded server for all xdist workers."""
     for name in [*os.environ]:
-        if name == "DATABASE_URL" or (name.startswith("QUEUE_") and name != "QUEUE_TEST_DATABASE_URL"):
+        if name == "DATABASE_URL" or (name.startswith("QUEUE_") and not name.startswith("QUEUE_TEST_")):
             del os.environ[name]
     if not hasattr(config, "workerinput"):
         folder = Path(tempfile.mkdtemp(prefix="queued-tasks-"))

@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 
 from uuid_utils.compat import uuid7
 
-from queued_tasks.runtime.posting import document_of, losers_of
+from queued_tasks.runtime.direct import _clones, _source
 from queued_tasks.runtime.store.lanes import Lane
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.store.servers import Peer
-from queued_tasks.runtime.task import Claimed, Executor, LeaseId, LogWrite, NewTask, ServerId, Settled
+from queued_tasks.runtime.task import Claimed, ContextWrite, Executor, LeaseId, LogWrite, NewTask, ServerId, Settled
 from tests.queue_model import QueueModel
 from tests.store import Store, ended, new_task
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 OUTCOMES: Sequence[tuple[str, float | None]] = [
     *[("done", None)] * 5,
-    ("failed", None),
+    *[("failed", None)] * 3,
     ("cancelled", None),
     ("failed", 60),
     ("timeout", 60),
@@ -123,30 +123,9 @@ def add(dice: Dice, world: World) -> Call:
     return made(False)
 
 
-def post(dice: Dice, world: World) -> Call:
-    tasks = new_tasks(dice, world.model, most=3)
-
-    async def run(store: Store) -> dict[UUID, UUID]:
-        return losers_of(await store.session.fetch_value("post_tasks", document_of(tasks)))
-
-    def follow(model: QueueModel, losers: dict[UUID, UUID]) -> None:
-        model.post(tasks, losers)
-
-    return Call(f"post {described(tasks)}", run, follow)
-
-
-def promote_inbox(dice: Dice, world: World) -> Call:
-    return promoted_from_inbox(1 + dice.below(4))
-
-
-def promoted_from_inbox(limit: int) -> Call:
-    def follow(model: QueueModel, answer: tuple[int, int]) -> None:
-        equal("promoted from the inbox", answer, model.promote_inbox(limit))
-
-    return Call(f"promote_inbox {limit}", lambda store: store.upkeep.promote_inbox(limit), follow)
-
-
 def claim(dice: Dice, world: World) -> Call:
+    if not any(task.place == "ready" for task in world.model.tasks.values()) and not dice.chance(8):
+        return add(dice, world)
     return claimed_by(some_server(dice, world), 1 + dice.below(6), dice, world)
 
 
@@ -192,13 +171,14 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
     return Call(said, run, follow)
 
 
-def settle(dice: Dice, world: World) -> Call | None:
+def settle(dice: Dice, world: World) -> Call:
     servers = [*dict.fromkeys(server for server, _ in world.model.hands)]
     if not servers:
-        return None
-    server = dice.pick(servers)
+        return claim(dice, world)
+    lost = [server for server in servers if server not in world.model.servers]
+    server = dice.pick(lost if lost and dice.chance(2) else servers)
     hand = world.model.hand(server)
-    ends = [settled_by(dice, it) for it in dice.some(hand, 6)]
+    ends = [settled_by(dice, it) for it in dice.some(hand, 3)]
     complaints = [it for it in hand if any(end.id == it.id for end in ends) and dice.chance(6)]
     adder = dice.pick(ends).id
     added = new_tasks(dice, world.model, most=2) if dice.chance(6) else []
@@ -208,13 +188,13 @@ def settle(dice: Dice, world: World) -> Call | None:
     left = {it.lease for it in hand if (it.lease, it.id) not in ids}
     leases = dict.fromkeys(end.lease for end in ends)
     full, part = [lease for lease in leases if lease not in left], [lease for lease in leases if lease in left]
-    world.settled[server] = ends
 
     async def run(store: Store) -> tuple[set[UUID], int]:
+        world.settled[server] = ends
         logs = [LogWrite(it, 0.0, 40, "test", "no", None) for it in complaints]
-        done = await store.tasks.settle(
-            server, ends, full=full, part=part, logs=logs, added=[(adder, added)] if added else []
-        )
+        contexts = [ContextWrite(it, 1, "{}") for it in complaints]
+        adding = [(adder, added)] if added else []
+        done = await store.tasks.settle(server, ends, full=full, part=part, contexts=contexts, logs=logs, added=adding)
         return {*done.lost}, done.lined
 
     def follow(model: QueueModel, answer: tuple[set[UUID], int]) -> None:
@@ -248,10 +228,10 @@ def settled_by(dice: Dice, it: Claimed) -> Settled:
     return ended(it, outcome, delay=delay)
 
 
-def give_back(dice: Dice, world: World) -> Call | None:
+def give_back(dice: Dice, world: World) -> Call:
     servers = [*dict.fromkeys(server for server, _ in world.model.hands)]
     if not servers:
-        return None
+        return claim(dice, world)
     server = dice.pick(servers)
     hand = world.model.hand(server)
     back = dice.some(hand, 4)
@@ -267,9 +247,9 @@ def give_back(dice: Dice, world: World) -> Call | None:
     return Call(call.said, call.run, call.follow, actor=server, again=call)
 
 
-def drop_lease(dice: Dice, world: World) -> Call | None:
+def drop_lease(dice: Dice, world: World) -> Call:
     if not world.model.doubtful:
-        return None
+        return claim(dice, world)
     return dropped(*dice.pick(world.model.doubtful))
 
 
@@ -314,8 +294,32 @@ def resumed(ids: Sequence[UUID]) -> Call:
     return Call(f"resume {shorts(ids)}", lambda store: store.tasks.resume(ids), follow)
 
 
+def retry(dice: Dice, world: World) -> Call:
+    """By hand, with all that ended because of it. Not one transaction: what it adds is told by the answer."""
+    over = [task.id for task in world.model.tasks.values() if task.end]
+    bad = [id for id in over if world.model.tasks[id].end != "done"]
+    if not over:
+        return add(dice, world)
+    id = dice.pick(bad or over)
+
+    async def run(store: Store) -> tuple[list[NewTask], dict[UUID, UUID]]:
+        rows = await store.session.fetch("retry_source", [id])
+        rows += await store.session.fetch(
+            "retry_source", [row["id"] for row in await store.session.fetch("ended_with", id)]
+        )
+        clones = _clones([(_source(row["id"], row), row) for row in rows])
+        return clones, await store.tasks.add(clones)
+
+    def follow(model: QueueModel, answer: tuple[list[NewTask], dict[UUID, UUID]]) -> None:
+        clones, losers = answer
+        equal("retried", len(clones), 1 + len(model.ended_with(id)))
+        equal("losers", losers, model.add(clones, repeat=False))
+
+    return Call(f"retry {short(id)} and its family", run, follow)
+
+
 def rescue(dice: Dice, world: World) -> Call:
-    server = some_server(dice, world)
+    server = some_holder(dice, world)
 
     async def run(store: Store) -> int | None:
         beat_at = await store.value("select beat_at from queued_tasks.heartbeat where server = $1", server)
@@ -328,47 +332,16 @@ def rescue(dice: Dice, world: World) -> Call:
     return Call(f"rescue {short(server)}", run, follow)
 
 
-def promote(dice: Dice, world: World) -> Call:
-    async def run(store: Store) -> int:
-        return (await store.upkeep.promote(1000))[0]
-
-    def follow(model: QueueModel, lined: int) -> None:
-        equal("promoted", lined, model.promote())
-
-    return Call("promote", run, follow)
-
-
-def clear(dice: Dice, world: World) -> Call:
-    channel = dice.pick(["x", "y", None])
-
-    def follow(model: QueueModel, count: int) -> None:
-        spared = (model.tasks.keys() - world.model.tasks.keys()) & {*world.stayed}
-        expected = model.clear(channel, spared)
-        assert model is not world.model or count == expected, f"cleared: {count}, not {expected}"
-
-    return Call(f"clear {channel}", lambda store: store.session.fetch_value("clear", None, channel), follow)
-
-
-def prune(dice: Dice, world: World) -> Call:
-    def follow(model: QueueModel, count: int) -> None:
-        expected = model.prune(() if model is world.model else world.stayed)
-        assert model is not world.model or count == expected, f"pruned: {count}, not {expected}"
-
-    return Call("prune", lambda store: store.upkeep.prune(-3600, 1000), follow)
-
-
-def sweep(dice: Dice, world: World) -> Call:
-    def follow(model: QueueModel, count: int) -> None:
-        expected = model.sweep()
-        assert model is not world.model or count == expected, f"swept: {count}, not {expected}"
-
-    return Call("sweep", lambda store: store.upkeep.sweep_children(1000), follow)
-
-
 def some_server(dice: Dice, world: World) -> ServerId:
     """Mostly one that lives."""
     gone = [server for server in world.settled if server not in world.model.servers]
     return dice.pick(gone) if gone and dice.chance(10) else dice.pick(world.model.servers)
+
+
+def some_holder(dice: Dice, world: World) -> ServerId:
+    """Mostly one that holds something."""
+    holders = [*dict.fromkeys(held.server for held in world.model.leases.values())]
+    return dice.pick(holders) if holders and not dice.chance(4) else some_server(dice, world)
 
 
 def some_ids(dice: Dice, world: World) -> list[UUID]:

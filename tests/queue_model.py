@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from queued_tasks.runtime.task import Claimed, Executor, NewTask, OnParentFailure, ServerId, Settled
@@ -42,6 +42,8 @@ class Kept:
     end: str | None = None
     end_attempt: int = 0
     complained: bool = False  # it logged an error
+    by_parent: bool = False  # it ended because a parent did
+    keyless: bool = False  # it had got so far when it lost its key that it was left alone
 
     @property
     def state(self) -> str:
@@ -64,14 +66,22 @@ class Lease:
     ids: set[UUID]
 
 
+class Posted(NamedTuple):
+    """A row of the inbox: a new task, or one to be cancelled."""
+
+    id: UUID
+    key: str | None = None
+    cancel: bool = False
+
+
 @dataclass(slots=True)
 class QueueModel:
     """All tasks, and who holds what. `hands` is what servers believe to hold, which after a rescue they don't."""
 
     tasks: dict[UUID, Kept] = field(default_factory=dict)
-    removed: set[UUID] = field(default_factory=set)
+    removed: dict[UUID, None] = field(default_factory=dict)  # in the order in which they were added
     keys: dict[str, UUID] = field(default_factory=dict)
-    inbox: list[tuple[UUID, str | None]] = field(default_factory=list)
+    inbox: list[Posted] = field(default_factory=list)
     leases: dict[UUID, Lease] = field(default_factory=dict)
     servers: list[ServerId] = field(default_factory=list)
     wishes: dict[UUID, str] = field(default_factory=dict)
@@ -88,6 +98,10 @@ class QueueModel:
 
     def unfinished(self) -> list[Kept]:
         return [task for task in self.tasks.values() if not task.end]
+
+    def has_key(self, task: Kept) -> bool:
+        """Whether an unfinished task has to hold its unique key; in the inbox it can't yet."""
+        return task.unique_key is not None and not task.keyless and Posted(task.id, task.unique_key) not in self.inbox
 
     # -- adding
 
@@ -113,21 +127,45 @@ class QueueModel:
                 losers[task.id] = winner
                 continue
             self._keep(task, losers, "waiting" if task.parents else "posted")
-            self.inbox.append((task.id, task.unique_key))
+            self.inbox.append(Posted(task.id, task.unique_key))
         return losers
 
-    def promote_inbox(self, limit: int) -> tuple[int, int]:
-        """How many were taken, how many may be claimed."""
-        taken, self.inbox = self.inbox[:limit], self.inbox[limit:]
-        fresh = [(id, key) for id, key in taken if id in self.tasks and not self.tasks[id].end]
+    def promote_inbox(self, limit: int) -> tuple[int, int, int]:
+        """How many were taken, how many may be claimed, how many are to be cancelled."""
+        taken = [row for row in self.inbox[:limit] if not row.cancel]
+        cancels = len(self.inbox[:limit]) - len(taken)
+        self.inbox = [row for row in self.inbox if row not in taken]
+        fresh = [(id, key) for id, key, _ in taken if id in self.tasks and not self.tasks[id].end]
         moved: list[UUID] = []
         for loser, winner in self._hold_keys(fresh).items():
             if self.tasks[loser].place in ("posted", "waiting") and winner not in self._family(loser):
                 moved += self._give_way(loser, winner)
+            else:
+                self.tasks[loser].keyless = True
         lined = self._line_up(
             [id for id, _ in fresh if id in self.tasks and self.tasks[id].place == "posted"], again=False
         )
-        return len(taken), lined + self._let_go([*(id for id, _ in fresh), *moved])
+        return len(taken), lined + self._let_go([*(id for id, _ in fresh), *moved]), cancels
+
+    def want_cancelled(self, id: UUID) -> bool | None:
+        """Whether it has not ended yet; None when there is no such task."""
+        if id not in self.tasks:
+            return None
+        if not self.tasks[id].end:
+            self.inbox.append(Posted(id, cancel=True))
+        return not self.tasks[id].end
+
+    def cancel_posted(self, limit: int) -> int:
+        """How many ended."""
+        wanted = [row for row in self.inbox if row.cancel][:limit]
+        for row in wanted:
+            self.inbox.remove(row)
+        return len(self.cancel([*dict.fromkeys(row.id for row in wanted)])[0])
+
+    def ended_with(self, id: UUID) -> set[UUID]:
+        """The descendants that ended without having run because this one did."""
+        ended = {child.id for child in self._children([id]) if child.end and child.by_parent}
+        return ended.union(*(self.ended_with(child) for child in ended))
 
     def _give_way(self, loser: UUID, winner: UUID) -> list[UUID]:
         children = [child for child in self._children([loser]) if child.place == "waiting"]
@@ -146,7 +184,9 @@ class QueueModel:
     def _holder(self, key: str | None) -> UUID | None:
         if key is None:
             return None
-        posted = (id for id, posted in self.inbox if posted == key and not (id in self.tasks and self.tasks[id].end))
+        posted = (
+            row.id for row in self.inbox if row.key == key and not (row.id in self.tasks and self.tasks[row.id].end)
+        )
         return self.keys.get(key) or next(posted, None)
 
     def _hold_keys(self, wanted: Iterable[tuple[UUID, str | None]]) -> dict[UUID, UUID]:
@@ -381,6 +421,7 @@ class QueueModel:
             bad = {id: verdict for id, verdict in verdicts.items() if verdict in ("failed", "cancelled")}
             for id, verdict in bad.items():
                 self._end(self.tasks[id], verdict, 0)
+                self.tasks[id].by_parent = True
             lined += self._line_up([id for id, verdict in verdicts.items() if verdict == "run"], again=False)
             look = {task.id for task in self._children(bad)}
             self._wind_up(bad)
@@ -413,7 +454,7 @@ class QueueModel:
         )
 
     def _remove(self, ids: Collection[UUID]) -> None:
-        self.removed |= {*ids}
+        self.removed |= {id: None for id in self.tasks if id in ids}
         self.keys = {key: id for key, id in self.keys.items() if id not in ids}
         self.tasks = {id: task for id, task in self.tasks.items() if id not in ids}
 

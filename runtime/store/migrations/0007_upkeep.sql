@@ -117,6 +117,10 @@ begin
     select array_agg(f.id order by f.id) into v_family from family f;
     -- who adds a child to one of them at this moment is waited for, or waits and finds it gone
     perform queued_tasks.hold_ends(v_family);
+    -- one that waited when we looked may have been let go while we waited for its lock
+    delete from queued_tasks.delayed d
+     using queued_tasks.task t
+     where t.id = any (v_family) and d.run_at = t.run_at and d.id = t.id;
     perform queued_tasks.remove_tasks(v_family);
     perform queued_tasks.tell(g.told)
        from queued_tasks.let_go(array(

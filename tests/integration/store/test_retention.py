@@ -10,7 +10,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.task import ContextWrite, LogWrite, NewTask
-from tests.store import Store, ended, new_task
+from tests.store import Store, blocked, ended, new_task
 
 DAY = 86_400.0
 OLD = datetime.now(UTC) - timedelta(days=30)
@@ -167,3 +167,17 @@ async def test_cancelled_tasks_at_the_head_of_a_line_do_not_end_the_clearing(sto
     await store.tasks.cancel([task.id for task in off], "not wanted")
     await store.one()
     assert await _clear(store) == 1
+
+
+async def test_a_child_that_is_let_go_while_it_is_cleared_keeps_no_place_among_the_delayed(store: Store) -> None:
+    parent = await store.one()
+    await store.one(parents=(parent.id,), run_at=datetime.now(UTC) + timedelta(hours=1))
+    server = await store.server()
+    it = await store.claim_one(server)
+    other = await store.another()
+    await store.begin()
+    await store.settle(server, ended(it))
+    cleared = await blocked(store, other, _clear(other))
+    await store.commit()
+    assert await cleared == 1
+    assert [await store.count(table) for table in ("task", "delayed")] == [1, 0]

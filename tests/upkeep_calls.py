@@ -1,0 +1,44 @@
+"""Calls of upkeep, and of whoever clears the queue: see tests/queue_calls.py."""
+
+from __future__ import annotations
+
+from tests.queue_calls import Call, Dice, World, equal
+from tests.queue_model import QueueModel
+from tests.store import Store
+
+
+def promote(dice: Dice, world: World) -> Call:
+    async def run(store: Store) -> int:
+        return (await store.upkeep.promote(1000))[0]
+
+    def follow(model: QueueModel, lined: int) -> None:
+        equal("promoted", lined, model.promote())
+
+    return Call("promote", run, follow)
+
+
+def clear(dice: Dice, world: World) -> Call:
+    channel = dice.pick(["x", "y", None])
+
+    def follow(model: QueueModel, count: int) -> None:
+        spared = (model.tasks.keys() - world.model.tasks.keys()) & {*world.stayed}
+        expected = model.clear(channel, spared)
+        assert model is not world.model or count == expected, f"cleared: {count}, not {expected}"
+
+    return Call(f"clear {channel}", lambda store: store.session.fetch_value("clear", None, channel), follow)
+
+
+def prune(dice: Dice, world: World) -> Call:
+    def follow(model: QueueModel, count: int) -> None:
+        expected = model.prune(() if model is world.model else world.stayed)
+        assert model is not world.model or count == expected, f"pruned: {count}, not {expected}"
+
+    return Call("prune", lambda store: store.upkeep.prune(-3600, 1000), follow)
+
+
+def sweep(dice: Dice, world: World) -> Call:
+    def follow(model: QueueModel, count: int) -> None:
+        expected = model.sweep()
+        assert model is not world.model or count == expected, f"swept: {count}, not {expected}"
+
+    return Call("sweep", lambda store: store.upkeep.sweep_children(1000), follow)
