@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import assert_never
@@ -164,16 +165,16 @@ class Claimer(Actor[ClaimerMessage]):
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
         lease = uuid7()
         try:
-            claimed = await self._store.claim(
+            claim = await self._store.claim(
                 self._server, lease, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes], want
             )
         except DatabaseUnavailable:
             self._doubtful.append(lease)
             raise
-        ended = time.monotonic()
+        ended, claimed = time.monotonic(), claim.tasks
         kind.look_back.done(reach, ended, ended - began)
         kind.short = len(claimed) < want
-        kind.found(len(claimed), ended, self._pause, self._polling_interval)
+        kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
         if claimed:
             claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
             self._place(lease, claimed, kind.rooms)

@@ -134,6 +134,10 @@ class Janitor(Actor[JanitorMessage]):
             logger.warning("{} waiting tasks had no open parent left and were let go", found)
             self._announcements.lined(found)
 
+        if found := await self._upkeep.sweep_channels(BATCH):
+            logger.warning("{} tasks that run no more were still counted in their channels", found)
+            self._announcements.lined(found)
+
     async def _prune(self) -> None:
         while await self._upkeep.prune(self._retention, BATCH) == BATCH:
             pass

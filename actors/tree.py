@@ -16,8 +16,10 @@ from ..runtime.announce import Announcer, wake_topic
 from ..runtime.direct import Connections, DirectBackend
 from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.gates import parse_gates
 from ..runtime.settings import Settings
 from ..runtime.signing import Seals, signer_of
+from ..runtime.store.gates import GateStore
 from ..runtime.store.link import Link
 from ..runtime.store.schedules import ScheduleStore
 from ..runtime.store.servers import Intent, ServerStore
@@ -302,6 +304,7 @@ async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
         our.vitals.resting = wanted.intent is Intent.DRAIN
         if wanted.intent is Intent.STOP:
             draining.set()
+        await GateStore(our.links.beat).seed(parse_gates(our.settings.channels))
         logger.info("server {} joined ({})", identity.name, identity.id)
         gone = asyncio.Event()
         async with Tree(_on_exit) as tree:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .gates import parse_gates
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 
@@ -96,6 +97,15 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
         def _identifier(cls, value: str) -> str:
             if not _IDENTIFIER.match(value):
                 raise ValueError("must be a plain lower-case SQL identifier of at most 63 characters")
+            return value
+
+        @field_validator("channels")
+        @classmethod
+        def _limits(cls, value: str) -> str:
+            try:
+                parse_gates(value)
+            except ConfigurationError as error:
+                raise ValueError(str(error)) from None
             return value
 
         def __init__(self, **given: Any) -> None:

@@ -118,8 +118,8 @@ class Rows:
         """Let `server` take the oldest task and end it so, or leave it running (None); its id."""
         lease = uuid4()
         await self._tasks.lanes.refresh()
-        claimed = await self._tasks.claim(server, lease, [(lane, 0, 0) for lane in self._tasks.lanes], 1)
-        (task,) = claimed
+        claim = await self._tasks.claim(server, lease, [(lane, 0, 0) for lane in self._tasks.lanes], 1)
+        (task,) = claim.tasks
         if outcome is not None:
             settled = Settled(
                 lease=lease,

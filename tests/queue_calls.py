@@ -142,7 +142,8 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
         await store.tasks.lanes.refresh()
         lanes = [lane for lane in store.tasks.lanes if all or kept >> lane.id % 6 & 1]
         try:
-            return await store.tasks.claim(server, lease, [(lane, rank(lane), low(lane)) for lane in lanes], limit)
+            claim = await store.tasks.claim(server, lease, [(lane, rank(lane), low(lane)) for lane in lanes], limit)
+            return claim.tasks
         except LeaseLost:
             return None
 

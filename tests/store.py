@@ -138,10 +138,10 @@ class Store:
         lanes = list(self.tasks.lanes)
         urgencies = sorted({(-lane.priority, not lane.again) for lane in lanes})
         ranks = {lane.id: urgencies.index((-lane.priority, not lane.again)) for lane in lanes}
-        claimed = await self.tasks.claim(
+        claim = await self.tasks.claim(
             server, lease or LeaseId(uuid7()), [(lane, ranks[lane.id], low) for lane in lanes], limit
         )
-        return sorted(claimed, key=lambda it: (ranks[it.lane], it.seq))
+        return sorted(claim.tasks, key=lambda it: (ranks[it.lane], it.seq))
 
     async def claim_one(self, server: ServerId) -> Claimed:
         (claimed,) = await self.claim(server)

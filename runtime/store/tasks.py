@@ -15,6 +15,14 @@ from .link import Link
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim took. `next_in`: seconds until a channel with a rate lets more through."""
+
+    tasks: list[Claimed]
+    next_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What became of a settled batch: ids that were no longer ours, how many tasks may be claimed now, whom to tell.
 
@@ -52,13 +60,11 @@ class TaskStore:
         rows = await self._link.fetch("add_tasks", *self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
 
-    async def claim(
-        self, server: ServerId, lease: UUID, lanes: Sequence[tuple[Lane, int, int]], limit: int
-    ) -> list[Claimed]:
+    async def claim(self, server: ServerId, lease: UUID, lanes: Sequence[tuple[Lane, int, int]], limit: int) -> Claim:
         """Take up to `limit` tasks from `lanes` (each with its rank and low-water), most urgent first.
 
-        Tasks that another server is claiming right now are passed over. An empty list means that these lanes hold
-        nothing above their low-waters. Raises LeaseLost when the server was given up.
+        Tasks that another server is claiming right now are passed over. None means that these lanes hold nothing above
+        their low-waters that the limits of channels let through. Raises LeaseLost when the server was given up.
         """
         rows = await self._link.fetch(
             "claim",
@@ -70,7 +76,8 @@ class TaskStore:
             limit,
         )
         places = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
-        return [Claimed(lease, *(*row, *places[row["lane"]])) for row in rows]
+        next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
+        return Claim([Claimed(lease, *(*row, *places[row["lane"]])) for row in rows], next_in)
 
     async def settle(
         self,

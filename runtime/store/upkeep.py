@@ -29,6 +29,12 @@ class Upkeep:
         """Let go of children whose parents have all ended, should any have been left; how many were found."""
         return int(await self._link.fetch_value("sweep_children", limit))
 
+    async def sweep_channels(self, limit: int) -> int:
+        """Mend what limited channels hold of tasks that are gone, up to `limit`; how many were found."""
+        while await self._link.fetch_value("add_keys", limit) == limit:
+            pass
+        return int(await self._link.fetch_value("sweep_tokens"))
+
     async def prune(self, retention: float, limit: int) -> int:
         """Remove up to `limit` tasks that ended more than `retention` seconds ago; how many."""
         return int(await self._link.fetch_value("prune", retention, limit))

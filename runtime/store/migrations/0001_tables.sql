@@ -59,10 +59,13 @@ create table queued_tasks.ready (
     lane    integer not null,
     seq     bigint  not null default nextval('queued_tasks.ready_seq'),
     id      uuid    not null,
-    attempt integer not null check (attempt between 1 and 1000000000)
+    attempt integer not null check (attempt between 1 and 1000000000),
+    key     text    collate "C"
 ) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000);
 create unique index ready_line on queued_tasks.ready (lane, seq);
+create index ready_keys on queued_tasks.ready (lane, key, seq) where key is not null;
+comment on column queued_tasks.ready.key is 'that of the task; without one, empty where a channel has a limit per key';
 
 create table queued_tasks.delayed (
     run_at  timestamptz not null,

@@ -14,6 +14,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now   timestamptz := clock_timestamp();
+    v_keyed text[] := array(select g.channel from queued_tasks.gate g where g.key_cap is not null);
     v_count integer;
 begin
     if cardinality(p_ids) = 0 then
@@ -35,8 +36,8 @@ begin
       join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
      where t.run_at > v_now and not p_again;
 
-    insert into queued_tasks.ready (lane, id, attempt)
-    select l.id, t.id, u.attempt
+    insert into queued_tasks.ready (lane, id, attempt, key)
+    select l.id, t.id, u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
       from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
       join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
       join queued_tasks.lane l

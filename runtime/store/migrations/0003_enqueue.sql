@@ -80,6 +80,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 declare
+    v_keyed   text[] := array(select g.channel from queued_tasks.gate g where g.key_cap is not null);
     v_skip    uuid[] := '{}';
     v_losers  uuid[] := '{}';
     v_winners uuid[] := '{}';
@@ -122,9 +123,9 @@ begin
         insert into queued_tasks.delayed (run_at, id, attempt)
         select w.run_at, w.id, 1 from written w where w.plain and w.run_at > now()
     ), now_due as (
-        insert into queued_tasks.ready (lane, id, attempt)
-        select u.lane, u.id, 1
-          from unnest(p_id, p_lane) with ordinality u (id, lane, place)
+        insert into queued_tasks.ready (lane, id, attempt, key)
+        select u.lane, u.id, 1, coalesce(u.key, case when u.channel = any (v_keyed) then '' end)
+          from unnest(p_id, p_lane, p_key, p_channel) with ordinality u (id, lane, key, channel, place)
           join written w on w.id = u.id and w.plain and (w.run_at is null or w.run_at <= now())
          order by u.place
     )

@@ -27,6 +27,10 @@ end $$;
 -- walk over everything that was ever claimed while vacuum is held back. Rows that another server is claiming are passed
 -- over, not waited for. The first look takes no locks, so that a claim over many lanes locks just what it takes.
 --
+-- Of channels with limits it takes what these let through. When a rate lets nothing more through now, a last row without an
+-- id says in `timeout` in how many seconds it will. A task that was taken in the turn of its key has seq 0: those before it
+-- in the line may still stand there.
+--
 -- `sealed` is what a signature covers beyond the other columns: see Claimed.as_written. It costs nothing without one.
 --
 -- Two locks make claims fall into order with what others decide: the heartbeat row (a server that was given up claims
@@ -49,6 +53,13 @@ declare
     v_lows  bigint[] := p_lows;
     v_look  integer := p_limit + 100;
     v_seen  integer;
+    v_limits boolean := exists (select from queued_tasks.gate);
+    v_places tid[];      -- what limited channels let through: see let_through
+    v_ranks  integer[];
+    v_heads  bigint[];
+    v_closed integer[];
+    v_keyed  integer[];
+    v_next   float8;
 begin
     -- A claim that a crash of PostgreSQL takes with it has left its tasks in line, and its outcomes are refused.
     perform set_config('synchronous_commit', 'off', true);
@@ -61,19 +72,28 @@ begin
     -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and behind
     -- what we took when all of that turned out to be cancelled or removed.
     loop
+        if v_limits then
+            select t.places, t.ranks, t.seqs, t.closed, t.keyed, t.next_in
+              into v_places, v_ranks, v_heads, v_closed, v_keyed, v_next
+              from queued_tasks.let_through(p_server, p_lanes, p_ranks, v_lows, p_limit) t;
+        end if;
         with head as materialized (
-            select r.place, l.rank, r.seq
+            select u.place, u.rank, u.seq, u.turn
+              from unnest(v_places, v_ranks, v_heads) with ordinality u (place, rank, seq, turn)
+            union all
+            (select r.place, l.rank, r.seq, 0
               from unnest(p_lanes, p_ranks, v_lows) l (lane, rank, low)
              cross join lateral (
                    select y.ctid as place, y.seq from queued_tasks.ready y
                     where y.lane = l.lane and y.seq > l.low
                     order by y.seq limit v_look offset 0) r
+             where v_closed is null or l.lane <> all (v_closed)
              order by l.rank, r.seq
-             limit v_look
+             limit v_look)
         ), picked as materialized (
             select y.ctid as place
               from head h join queued_tasks.ready y on y.ctid = h.place
-             order by h.rank, h.seq
+             order by h.rank, h.seq, h.turn
              limit p_limit
                for update of y skip locked
         ), taken as (
@@ -91,7 +111,7 @@ begin
         end if;
 
         return query
-        select q.lane, q.seq, q.id, q.attempt,
+        select q.lane, case when q.lane = any (v_keyed) then 0 else q.seq end, q.id, q.attempt,
                coalesce(h.failures, 0), coalesce(h.timeouts, 0), coalesce(h.crashes, 0),
                t.function, coalesce(t.name, split_part(t.function, ':', 2)), t.executor, t.args, t.kwargs,
                case when q.attempt = 1 then t.context else coalesce(c.value, t.context) end,
@@ -134,5 +154,12 @@ begin
         end if;
         insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
         perform queued_tasks.tell_watchers(v_ids);
+        if v_limits then
+            perform queued_tasks.take_tokens(p_server, v_ids);
+        end if;
+    end if;
+    if v_next is not null then
+        timeout := v_next;
+        return next;
     end if;
 end $$;

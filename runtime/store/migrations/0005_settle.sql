@@ -100,6 +100,8 @@ begin
               from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;
         end if;
     end if;
+    lined := lined + queued_tasks.free_tokens(
+        array(select u.id from unnest(p_lease, p_id) u (lease, id) where u.lease = any (v_held)));
 end $$;
 
 -- What follows for tasks that were taken and have not ended: the attempt p_next after p_delays (seconds; 0: at once and
@@ -195,6 +197,7 @@ begin
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
       from mine m cross join lateral unnest(m.ids, m.attempts) u (id, attempt)
      where u.id = any (m.back);
+    v_lined := queued_tasks.free_tokens(v_ids);
 
     -- in a new statement: the one above may have waited for a settlement
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
@@ -202,9 +205,9 @@ begin
      where not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt offset 0)
        and not exists (select from queued_tasks.result r where r.id = u.id offset 0);
     if v_ids is null then
-        return 0;
+        return v_lined;
     end if;
-    select g.lined, g.told into v_lined, v_told
+    select v_lined + g.lined, g.told into v_lined, v_told
       from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
     perform queued_tasks.tell(v_told);
     return v_lined;

@@ -30,6 +30,7 @@ begin
     if v_ids is null then
         return 0;
     end if;
+    perform queued_tasks.free_tokens(v_ids);
 
     with closed as (
         insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at)

@@ -212,5 +212,5 @@ async def test_a_claim_of_two_lanes_reads_each_from_its_own_low_water(store: Sto
     await store.tasks.add([first, second])
     server = await store.server()
     lanes = {lane.channel: lane for lane in store.tasks.lanes}
-    claimed = await store.tasks.claim(server, LeaseId(uuid7()), [(lanes["a"], 0, 10**9), (lanes["b"], 0, 0)], 10)
-    assert [it.id for it in claimed] == [second.id]
+    claim = await store.tasks.claim(server, LeaseId(uuid7()), [(lanes["a"], 0, 10**9), (lanes["b"], 0, 0)], 10)
+    assert [it.id for it in claim.tasks] == [second.id]

@@ -1,0 +1,1 @@
+select queued_tasks.sweep_tokens()

@@ -1,0 +1,422 @@
+"""Channels with limits: exact for the whole cluster, whoever claims, ends, dies or changes them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from queued_tasks.runtime.gates import Gate, parse_limits
+from queued_tasks.runtime.store.gates import ChannelRow, GateStore
+from queued_tasks.runtime.store.tasks import Claim
+from queued_tasks.runtime.task import Claimed, Executor, LeaseId, NewTask, ServerId
+from tests.store import Store, blocked, ended
+
+
+async def limit(store: Store, text: str, channel: str = "mail", *, paused: bool = False) -> None:
+    gate = parse_limits(channel, text)
+    await GateStore(store.session).set(Gate(channel, gate.cap, gate.per_server, gate.key_cap, gate.rate, paused=paused))
+
+
+async def channel(store: Store, name: str = "mail") -> ChannelRow:
+    (row,) = [row for row in await GateStore(store.session).look() if row.gate.channel == name]
+    return row
+
+
+async def claim(store: Store, server: ServerId, count: int = 100) -> Claim:
+    """One claim of all lanes, with what it says of the rate."""
+    await store.tasks.lanes.refresh()
+    return await store.tasks.claim(server, LeaseId(uuid7()), [(lane, 0, 0) for lane in store.tasks.lanes], count)
+
+
+def ids(tasks: Sequence[Claimed | NewTask]) -> list[object]:
+    return [task.id for task in tasks]
+
+
+# ---- caps
+
+
+async def test_no_more_than_the_cap_run_at_once(store: Store) -> None:
+    await limit(store, "3")
+    tasks = await store.add(10, channel="mail")
+    one, other = await store.server("one"), await store.server("other")
+    assert ids(await store.claim(one, 2)) == ids(tasks[:2])
+    assert ids(await store.claim(other)) == ids(tasks[2:3])
+    assert await store.claim(one) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields"),
+    [("done", {}), ("failed", {}), ("failed", {"delay": 60.0}), ("stopped", {"delay": float("inf")})],
+)
+async def test_the_end_of_an_attempt_lets_the_next_one_in(store: Store, outcome: str, fields: dict[str, float]) -> None:
+    await limit(store, "1")
+    tasks = await store.add(2, channel="mail")
+    server = await store.server()
+    first = await store.claim_one(server)
+    settlement = await store.settle(server, ended(first, outcome, **fields))
+    assert settlement.lined > 0
+    assert ids(await store.claim(server)) == ids(tasks[1:])
+
+
+async def test_what_is_given_back_makes_room_and_stays_first(store: Store) -> None:
+    await limit(store, "2")
+    tasks = await store.add(4, channel="mail")
+    server = await store.server()
+    claimed = await store.claim(server)
+    await store.tasks.give_back(server, claimed[:1], full=[])
+    assert ids(await store.claim(server)) == ids(tasks[:1])
+    assert await store.claim(server) == []
+
+
+async def test_a_rescue_makes_room(store: Store) -> None:
+    await limit(store, "2")
+    tasks = await store.add(5, channel="mail")
+    lost, other = await store.server("lost"), await store.server("other")
+    await store.claim(lost)
+    await store.rescue(lost)
+    assert ids(await store.claim(other)) == ids(tasks[:2])
+
+
+async def test_a_settlement_that_was_lost_to_a_rescue_frees_nothing(store: Store) -> None:
+    await limit(store, "1")
+    await store.add(3, channel="mail")
+    lost, other = await store.server("lost"), await store.server("other")
+    first = await store.claim_one(lost)
+    await store.rescue(lost)
+    await store.claim_one(other)
+    await store.settle(lost, ended(first))
+    assert await store.claim(other) == []
+
+
+async def test_cancelled_tasks_take_no_room(store: Store) -> None:
+    await limit(store, "2")
+    tasks = await store.add(6, channel="mail")
+    await store.tasks.cancel([task.id for task in tasks[:4]], "no")
+    assert ids(await store.claim(await store.server())) == ids(tasks[4:])
+
+
+async def test_a_full_channel_keeps_nothing_else_from_running(store: Store) -> None:
+    await limit(store, "1")
+    await store.add(500, channel="mail", priority=9)
+    server = await store.server()
+    await store.claim_one(server)
+    plain = await store.add(3)
+    assert ids(await store.claim(server)) == ids(plain)
+
+
+async def test_priorities_and_the_order_of_arrival_hold_within_and_across_channels(store: Store) -> None:
+    await limit(store, "3")
+    first = await store.one(channel="mail")
+    second = await store.one()
+    third = await store.one(channel="mail")
+    urgent = await store.one(channel="mail", priority=1)
+    server = await store.server()
+    assert ids(await store.claim(server, 3)) == ids([urgent, first, second])
+    assert ids(await store.claim(server, 3)) == ids([third])
+
+
+async def test_async_and_sync_tasks_share_the_cap(store: Store) -> None:
+    await limit(store, "3")
+    await store.add(3, channel="mail")
+    await store.add(3, channel="mail", executor=Executor.SYNC)
+    assert len(await store.claim(await store.server())) == 3
+
+
+async def test_a_cap_per_server_holds_on_each(store: Store) -> None:
+    await limit(store, "2/server")
+    await store.add(10, channel="mail")
+    one, other = await store.server("one"), await store.server("other")
+    assert len(await store.claim(one)) == 2
+    assert len(await store.claim(other)) == 2
+    assert await store.claim(one) == []
+
+
+async def test_many_claimers_that_settle_at_once_never_exceed_the_cap(store: Store) -> None:
+    await limit(store, "5")
+    await store.add(400, channel="mail")
+    stores = [await store.another() for _ in range(6)]
+    running = most = done = 0
+
+    async def work(own: Store, server: ServerId) -> None:
+        nonlocal running, most, done
+        while done < 400:
+            claimed = await own.claim(server, random.randint(1, 4))
+            running += len(claimed)
+            most = max(most, running)
+            if claimed:
+                await asyncio.sleep(0)
+                running -= len(claimed)  # before the write: what the queue counts is never less
+                done += len(claimed)
+                await own.settle(server, *(ended(it) for it in claimed))
+
+    await asyncio.gather(*[work(own, await store.server(f"s{no}")) for no, own in enumerate(stores)])
+    assert done == 400
+    assert 1 < most <= 5
+    assert await store.count("token") == 0
+
+
+async def test_two_claims_of_one_channel_take_turns(store: Store) -> None:
+    await limit(store, "3")
+    await store.add(10, channel="mail")
+    server, other = await store.server(), await store.another()
+    await other.begin()
+    held = await other.claim(server, 2)
+    waiting = await blocked(await store.another(), store, store.claim(server))
+    await other.commit()
+    assert len(held) + len(await waiting) == 3
+
+
+# ---- changes while tasks run
+
+
+async def test_what_runs_when_a_cap_is_set_counts(store: Store) -> None:
+    tasks = await store.add(10, channel="mail")
+    server = await store.server()
+    running = await store.claim(server, 4)
+    await limit(store, "5")
+    assert ids(await store.claim(server)) == ids(tasks[4:5])
+    await store.settle(server, *(ended(it) for it in running))
+    assert ids(await store.claim(server)) == ids(tasks[5:9])
+
+
+async def test_a_settlement_under_way_when_a_cap_is_set_is_not_counted_for_ever(store: Store) -> None:
+    await store.add(2, channel="mail")
+    server, other = await store.server(), await store.another()
+    first = (await store.claim(server, 1))[0]
+    await other.begin()
+    await other.settle(server, ended(first))
+    setting = await blocked(await store.another(), store, limit(store, "1"))
+    await other.commit()
+    await setting
+    assert await store.count("token") == 0
+    assert len(await store.claim(server)) == 1
+
+
+async def test_a_raised_cap_lets_more_in_and_none_lets_all(store: Store) -> None:
+    await limit(store, "1")
+    await store.add(10, channel="mail")
+    server = await store.server()
+    assert len(await store.claim(server)) == 1
+    await limit(store, "4")
+    assert len(await store.claim(server)) == 3
+    await limit(store, "none")
+    assert len(await store.claim(server)) == 6
+    assert await store.count("token") == 0
+
+
+async def test_a_lowered_cap_lets_nothing_in_until_enough_have_ended(store: Store) -> None:
+    await limit(store, "4")
+    await store.add(10, channel="mail")
+    server = await store.server()
+    claimed = await store.claim(server)
+    await limit(store, "2")
+    await store.settle(server, *(ended(it) for it in claimed[:2]), part=[claimed[0].lease])
+    assert await store.claim(server) == []
+    await store.settle(server, ended(claimed[2]), part=[claimed[0].lease])
+    assert len(await store.claim(server)) == 1
+
+
+@pytest.mark.parametrize(("text", "paused"), [("0", False), ("none", True), ("5", True)])
+async def test_a_paused_channel_starts_nothing(store: Store, text: str, paused: bool) -> None:
+    await limit(store, text, paused=paused)
+    await store.add(3, channel="mail")
+    server = await store.server()
+    assert await store.claim(server) == []
+    await limit(store, "5")
+    assert len(await store.claim(server)) == 3
+
+
+async def test_seeding_leaves_limits_that_are_there(store: Store) -> None:
+    await limit(store, "4")
+    await GateStore(store.session).seed([Gate("mail", cap=1), Gate("other", cap=2)])
+    assert [(row.gate.channel, row.gate.cap) for row in await GateStore(store.session).look()] == [
+        ("mail", 4),
+        ("other", 2),
+    ]
+
+
+async def test_a_channel_shows_what_runs_and_what_waits(store: Store) -> None:
+    await limit(store, "2@100/min")
+    await store.add(5, channel="mail")
+    await store.claim(await store.server())
+    row = await channel(store)
+    assert (row.gate.limits, row.running, row.waiting) == ("2@100/min", 2, 3)
+
+
+async def test_tokens_of_tasks_that_no_lease_holds_are_swept(store: Store) -> None:
+    await limit(store, "1")
+    await store.add(2, channel="mail")
+    server = await store.server()
+    await store.claim_one(server)
+    await store.session.connection.execute("delete from queued_tasks.lease")
+    assert await store.upkeep.sweep_channels(100) == 1
+    assert len(await store.claim(server)) == 1
+
+
+async def test_one_that_runs_for_long_keeps_the_count_short(store: Store) -> None:
+    await limit(store, "2")
+    await store.add(4, channel="mail")
+    server = await store.server()
+    long, short = await store.claim(server)
+    await store.settle(server, ended(short), part=[long.lease])
+    await store.value("select setval('queued_tasks.token_seq', 50000)")
+    await store.claim(server)
+    low = await store.value("select low from queued_tasks.gate_state order by version desc limit 1")
+    seqs = await store.rows("select seq from queued_tasks.token order by seq")
+    assert min(seqs) > 50_000 > low
+    assert await store.claim(server) == []
+
+
+# ---- rates
+
+
+async def test_a_rate_begins_with_a_full_bucket_and_says_when_it_goes_on(store: Store) -> None:
+    await limit(store, "@5/h")
+    await store.add(20, channel="mail")
+    server = await store.server()
+    first = await claim(store, server)
+    assert len(first.tasks) == 5
+    assert first.next_in == pytest.approx(720, abs=30)
+    again = await claim(store, server)
+    assert again.tasks == []
+    assert again.next_in == pytest.approx(720, abs=30)
+
+
+async def test_a_rate_lets_through_what_time_has_refilled(store: Store) -> None:
+    await limit(store, "@6/h")
+    await store.add(20, channel="mail")
+    server = await store.server()
+    assert len(await store.claim(server)) == 6
+    await store.value("update queued_tasks.gate_state set at = at - interval '20 minutes 1 second' returning 1")
+    assert len(await store.claim(server)) == 2
+
+
+async def test_the_ends_of_tasks_refill_no_rate(store: Store) -> None:
+    await limit(store, "3@3/h")
+    await store.add(6, channel="mail")
+    assert len(await store.run(await store.server())) == 3
+    assert await store.claim(await store.server()) == []
+
+
+async def test_a_rate_and_a_cap_both_hold(store: Store) -> None:
+    await limit(store, "2@3/h")
+    await store.add(6, channel="mail")
+    server = await store.server()
+    assert len(await store.run(server)) == 2
+    assert len(await store.run(server)) == 1
+    assert await store.run(server) == []
+
+
+# ---- keys
+
+
+async def test_no_more_than_so_many_of_a_key_run_at_once(store: Store) -> None:
+    await limit(store, "20/key:2")
+    a = await store.add(5, channel="mail", key="a")
+    b = await store.add(1, channel="mail", key="b")
+    server = await store.server()
+    claimed = await store.claim(server)
+    assert sorted(ids(claimed), key=str) == sorted(ids([*a[:2], *b]), key=str)
+    await store.settle(server, *(ended(it) for it in claimed))
+    assert ids(await store.claim(server)) == ids(a[2:4])
+
+
+async def test_keys_have_turns_however_many_tasks_one_of_them_has(store: Store) -> None:
+    await limit(store, "4/key:2")
+    await store.add(1_000, channel="mail", key="a")
+    await store.add(3, channel="mail", key="b")
+    await store.add(3, channel="mail", key="c")
+    server = await store.server()
+    seen: Counter[str | None] = Counter()
+    for _ in range(5):
+        (it,) = await store.claim(server, 1)
+        seen[await store.value("select key from queued_tasks.task where id = $1", it.id)] += 1
+        await store.settle(server, ended(it))
+    assert seen == {"a": 2, "b": 2, "c": 1}
+
+
+async def test_within_a_key_the_order_of_arrival_holds(store: Store) -> None:
+    await limit(store, "/key:1")
+    tasks = await store.add(3, channel="mail", key="a")
+    server = await store.server()
+    order = []
+    for _ in tasks:
+        it = await store.claim_one(server)
+        order.append(it.id)
+        await store.settle(server, ended(it))
+    assert order == ids(tasks)
+
+
+async def test_an_urgent_task_of_a_key_goes_first(store: Store) -> None:
+    await limit(store, "3/key:2")
+    await store.add(3, channel="mail", key="a")
+    urgent = await store.one(channel="mail", key="z", priority=1)
+    assert ids(await store.claim(await store.server(), 1)) == ids([urgent])
+
+
+async def test_tasks_without_a_key_share_one_turn_and_have_no_limit_of_their_own(store: Store) -> None:
+    await limit(store, "6/key:1")
+    await store.add(3, channel="mail", key="a")
+    plain = await store.add(4, channel="mail")
+    claimed = await store.claim(await store.server())
+    assert len(claimed) == 5
+    assert set(ids(plain)) < set(ids(claimed))
+
+
+async def test_tasks_that_stood_in_line_before_there_was_a_limit_per_key_keep_it(store: Store) -> None:
+    plain = await store.add(2, channel="mail")
+    keyed = await store.add(4, channel="mail", key="a")
+    await limit(store, "/key:1")
+    server = await store.server()
+    assert set(ids(await store.claim(server))) == {*ids(plain), keyed[0].id}
+
+
+async def test_a_task_without_a_key_that_was_added_while_the_limit_changed_is_found(store: Store) -> None:
+    other = await store.another()
+    await other.begin()
+    late = await other.one(channel="mail")
+    await limit(store, "/key:1")
+    await other.commit()
+    server = await store.server()
+    assert await store.claim(server) == []
+    await store.upkeep.sweep_channels(100)
+    assert ids(await store.claim(server)) == [late.id]
+
+
+async def test_a_limit_per_key_that_is_lifted_leaves_nothing_behind(store: Store) -> None:
+    await limit(store, "/key:1")
+    await store.add(3, channel="mail", key="a")
+    await store.add(2, channel="mail")
+    server = await store.server()
+    assert len(await store.claim(server)) == 3
+    await limit(store, "none")
+    assert len(await store.claim(server)) == 2
+
+
+async def test_what_comes_back_interrupted_keeps_its_key(store: Store) -> None:
+    await limit(store, "/key:1")
+    tasks = await store.add(2, channel="mail", key="a")
+    server = await store.server()
+    await store.settle(server, ended(await store.claim_one(server), "interrupted", delay=0.0))
+    assert ids(await store.claim(server)) == ids(tasks[:1])
+    assert await store.claim(server) == []
+
+
+async def test_hundreds_of_keys_are_served_round_after_round(store: Store) -> None:
+    await limit(store, "50/key:1")
+    for key in range(200):
+        await store.add(2, channel="mail", key=f"k{key:03}")
+    server = await store.server()
+    seen: Counter[str] = Counter()
+    for _ in range(4):
+        claimed = await store.claim(server)
+        keys = await store.rows("select key from queued_tasks.task where id = any($1)", ids(claimed))
+        seen.update(keys)
+        await store.settle(server, *(ended(it) for it in claimed))
+    assert set(seen.values()) == {1}
+    assert len(seen) == 200
