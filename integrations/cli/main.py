@@ -13,6 +13,7 @@ import typer
 
 from ...runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ...runtime.task import TaskState
+from .channel import channels
 from .scheduler import scheduler
 from .servers import servers
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 tasks = typer.Typer(help="Look at tasks; cancel, stop and retry them.", no_args_is_help=True)
 app.add_typer(tasks, name="tasks", rich_help_panel="Look")
 app.add_typer(servers, name="servers", rich_help_panel="Look")
+app.add_typer(channels, name="channels", rich_help_panel="Look")
 app.add_typer(scheduler, name="scheduler", rich_help_panel="Look")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

@@ -1,0 +1,106 @@
+"""The commands about channels: their limits, and what runs and waits in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.text import Text
+
+from ...runtime.announce import Announcer, wake_topic
+from ...runtime.gates import Gate, parse_limits
+from ...runtime.store.gates import ChannelRow, GateStore
+from ...runtime.task import Json
+from .desk import Desk, desk
+from .output import Column, document, say, table
+
+_ANY_LANE = 0
+_COLUMNS = (
+    Column("NAME", gives=True),
+    Column("CAP", right=True),
+    Column("PER KEY", room=70, right=True),
+    Column("RATE", right=True),
+    Column("RUNNING", right=True),
+    Column("WAITING", right=True),
+    Column("STATE"),
+)
+
+
+async def list_channels(*, as_json: bool) -> None:
+    """Print every channel that has limits or has ever had a task."""
+    async with desk() as at:
+        rows = await GateStore(at.link).look()
+    if as_json:
+        document([_row(row) for row in rows])
+    elif rows:
+        table(_COLUMNS, [_line(row) for row in rows])
+    else:
+        say('No channels yet. A channel comes with its first task: add_task(..., channel="mail").')
+
+
+async def set_channel(name: str, limits: str) -> None:
+    """Set the limits of a channel, at once and for all servers; whether it is paused stays as it is.
+
+    Raises:
+        ConfigurationError: the limits can't be read.
+    """
+    wanted = parse_limits(name, limits)
+    async with desk() as at:
+        gates = GateStore(at.link)
+        gate = replace(wanted, paused=(await gates.find(name)).paused)
+        await _set(at, gate)
+    say(f"{name}: {gate.limits or 'no limits'}{', paused' if gate.paused else ''}")
+
+
+async def pause_channel(name: str) -> None:
+    """Let nothing of a channel start, on any server. What runs goes on."""
+    async with desk() as at:
+        await _set(at, replace(await GateStore(at.link).find(name), paused=True))
+    say(f"{name} is paused: what runs goes on, nothing else starts. `queued-tasks channels resume {name}` ends it.")
+
+
+async def resume_channel(name: str) -> None:
+    """Let the tasks of a paused channel start again; a cap of 0 goes with it."""
+    async with desk() as at:
+        gate = await GateStore(at.link).find(name)
+        await _set(at, replace(gate, paused=False, cap=gate.cap or None))
+    say(f"{name} goes on.")
+
+
+async def _set(at: Desk, gate: Gate) -> None:
+    await GateStore(at.link).set(gate)
+    announcer = Announcer(at.link, wake_topic(at.settings))
+    announcer.lined({_ANY_LANE: 1})
+    await announcer.close()
+
+
+def _is_paused(gate: Gate) -> bool:
+    return gate.paused or gate.cap == 0
+
+
+def _row(row: ChannelRow) -> dict[str, Json]:
+    gate = row.gate
+    return {
+        "name": gate.channel,
+        "cap": gate.cap,
+        "per_server": gate.per_server,
+        "key_cap": gate.key_cap,
+        "rate": None if gate.rate is None else str(gate.rate),
+        "running": row.running,
+        "waiting": row.waiting,
+        "paused": _is_paused(gate),
+    }
+
+
+def _line(row: ChannelRow) -> list[str | Text]:
+    gate = row.gate
+    full = gate.cap is not None and not gate.per_server and row.running >= gate.cap
+    state = Text("paused", "yellow") if _is_paused(gate) else Text("full", "cyan") if full else Text("open", "green")
+    return [
+        gate.channel,
+        "-" if gate.cap is None else f"{gate.cap}{'/server' if gate.per_server else ''}",
+        "-" if gate.key_cap is None else str(gate.key_cap),
+        "-" if gate.rate is None else str(gate.rate),
+        f"{row.running:,}",
+        f"{row.waiting:,}",
+        state,
+    ]
