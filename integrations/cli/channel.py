@@ -24,16 +24,6 @@ def list_channels(
         asyncio.run(list_channels(as_json=as_json))
 
 
-@channels.command("list")
-def list_all(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
-) -> None:
-    """The channels: the same as without a command."""
-    from .channels import list_channels
-
-    asyncio.run(list_channels(as_json=as_json))
-
-
 @channels.command("set")
 def set_channel(
     name: Name,
