@@ -8,9 +8,11 @@ from uuid import UUID
 import asyncpg
 
 from queued_tasks.runtime.posting import document_of, losers_of
-from tests.queue_calls import Call, Dice, World, described, equal, new_tasks, short, some_ids
+from tests.queue_calls import Call, Dice, World, described, equal, new_tasks, same_count, short, some_ids
 from tests.queue_model import QueueModel
 from tests.store import Store
+
+TAKER = "who takes from the inbox"  # two at once pass over what the other one looks at, which is as good as any order
 
 
 def post(dice: Dice, world: World) -> Call:
@@ -26,19 +28,21 @@ def post(dice: Dice, world: World) -> Call:
 
 
 def promote_inbox(dice: Dice, world: World) -> Call:
-    return promoted_from_inbox(1 + dice.below(4))
+    return promoted_from_inbox(1 + dice.below(4), world)
 
 
-def promoted_from_inbox(limit: int) -> Call:
+def promoted_from_inbox(limit: int, world: World) -> Call:
     async def run(store: Store) -> tuple[int, ...]:
         row = await store.session.fetch_one("promote_inbox", limit)
         assert row is not None
         return tuple(row)
 
     def follow(model: QueueModel, answer: tuple[int, ...]) -> None:
-        equal("promoted from the inbox (taken, lined, cancels)", answer, model.promote_inbox(limit))
+        taken, lined, cancels = model.promote_inbox(limit)
+        equal("taken from the inbox (tasks, cancels)", (answer[0], answer[2]), (taken, cancels))
+        same_count("lined from the inbox", answer[1], lined, model, world)
 
-    return Call(f"promote_inbox {limit}", run, follow)
+    return Call(f"promote_inbox {limit}", run, follow, actor=TAKER)
 
 
 def cancel_by_sql(dice: Dice, world: World) -> Call:
@@ -63,4 +67,6 @@ def cancelled_from_inbox(limit: int) -> Call:
     def follow(model: QueueModel, count: int) -> None:
         equal("cancelled from the inbox", count, model.cancel_posted(limit))
 
-    return Call(f"cancel_posted {limit}", lambda store: store.session.fetch_value("cancel_posted", limit), follow)
+    return Call(
+        f"cancel_posted {limit}", lambda store: store.session.fetch_value("cancel_posted", limit), follow, actor=TAKER
+    )

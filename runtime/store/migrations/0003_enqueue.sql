@@ -34,7 +34,7 @@ end $$;
 -- for us and then finds the child, or we waited for it and see it when we look at the child.
 --
 -- All of them or none: whoever we wait for may be waiting for one that we occupy, so after a moment these are given up
--- and tried again.
+-- and tried again. Those that a new child's end may remove (see remove_finished) are locked here for the same reason.
 create function queued_tasks.hold_ends(p_ids uuid[]) returns void
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off
@@ -46,6 +46,10 @@ declare
 begin
     loop
         begin
+            perform 1
+               from (select distinct x.id from unnest(p_ids) x (id) order by x.id) u
+              cross join lateral (
+                    select from queued_tasks.task t where t.id = u.id and t.auto_remove for no key update) t;
             with held as (
                 insert into queued_tasks.result (id, state, attempt)
                 select u.id, 'cancelled', 0 from unnest(p_ids) u (id) order by u.id

@@ -228,7 +228,7 @@ class AnyOrder(RuleBasedStateMachine):
         model.doubtful.clear()
         self.pass_time()
         self.make(upkeep.promote, b"")
-        self.make(lambda *_: inbox.promoted_from_inbox(1000), b"")
+        self.make(lambda *_: inbox.promoted_from_inbox(1000, self.world), b"")
         self.make(lambda *_: inbox.cancelled_from_inbox(1000), b"")
         self.make(lambda *_: calls.claimed_by(model.servers[0], 1000, Dice(b""), self.world), b"")
         for server in dict.fromkeys(server for server, _ in model.hands):

@@ -335,3 +335,18 @@ async def test_a_parent_that_a_repeated_write_knows_already_counts_as_one_from_o
     child = new_task(parents=(parent.id,))
     await store.tasks.add([parent, child], repeat=True)
     assert await store.state(child) == "enqueued"
+
+
+async def test_a_child_of_a_task_to_be_removed_is_added_while_another_parent_is_cancelled(store: Store) -> None:
+    parent = await store.one()
+    other = await store.one(parents=(parent.id,), auto_remove=True)
+    await store.tasks.cancel([other.id], "no")
+    canceller, adder = await store.another(), await store.another()
+    await store.begin()
+    await store.rows("select from queued_tasks.task where id = $1 for no key update", other.id)
+    cancelled = await blocked(store, canceller, canceller.tasks.cancel([parent.id], "no"))
+    child = new_task(parents=(parent.id, other.id))
+    added = await blocked(store, adder, adder.tasks.add([child]))
+    await store.commit()
+    await asyncio.gather(cancelled, added)
+    assert await store.states([parent, child]) == ["cancelled", "cancelled"]
