@@ -64,6 +64,7 @@ class _Arguments(msgspec.Struct):
     """The arguments of all verbs; each uses its own."""
 
     id: UUID | None = None
+    ids: list[UUID] = []
     repeat: bool = False
     state: TaskState | None = None
     name: str | None = None
@@ -108,6 +109,8 @@ async def _carry_out(backend: Backend, verb: str, asked: _Arguments, added: list
             return await backend.wait(asked.task, asked.timeout)
         case "was_written":
             return await backend.was_written(asked.task)
+        case "expect":
+            return await backend.expect(asked.ids)
         case "signed":
             return [b64encode(task.signature or b"").decode() for task in await backend.signed(added)]
         case "news":

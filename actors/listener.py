@@ -7,7 +7,7 @@ from typing import assert_never
 from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
-from ..runtime.announce import WISH
+from ..runtime.announce import DELAYED, WISH
 from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.topics import Topics
@@ -126,7 +126,7 @@ class Listener(Actor[ListenerMessage]):
             self._keeper.tell(Tick())
         elif topic == self._identity.topic:
             self._ear.hear(payload)
-        elif payload == "delayed":
+        elif payload == DELAYED:
             self._janitor.tell(Wake())
         else:
             self._claimer.tell(Wake(_newest_lane(payload)))

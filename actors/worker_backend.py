@@ -31,6 +31,7 @@ _TASKS: msgspec.json.Decoder[list[Task]] = msgspec.json.Decoder(list[Task])
 _LOGS: msgspec.json.Decoder[list[TaskLog]] = msgspec.json.Decoder(list[TaskLog])
 _NUMBER = msgspec.json.Decoder(int)
 _TRUTH = msgspec.json.Decoder(bool)
+_NOTHING = msgspec.json.Decoder(None)
 _ID = msgspec.json.Decoder(UUID)
 _END = msgspec.json.Decoder(End)
 _NEWS = msgspec.json.Decoder(News)
@@ -105,6 +106,9 @@ class WorkerBackend:
 
     async def was_written(self, id: UUID) -> bool:
         return await self._call(_TRUTH, "was_written", {"id": id})
+
+    async def expect(self, ids: Sequence[UUID]) -> None:
+        await self._call(_NOTHING, "expect", {"ids": ids})
 
     async def signed(self, tasks: Sequence[NewTask]) -> list[NewTask]:
         signatures = await self._call(_SIGNATURES, "signed", {}, added=[added_of(task) for task in tasks])

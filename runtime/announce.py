@@ -15,6 +15,7 @@ from .errors import QueuedTasksError
 from .settings import Settings
 from .store.link import Link
 
+DELAYED = "delayed"  # what servers are told when a task is due later, or waits in the inbox
 WISH = "wish"  # what a server is told on its topic when it is to look for what is wanted of it
 _INTERVAL = 0.002  # seconds between two notifications
 _LONGEST_TOPIC = 63  # bytes: what an identifier of PostgreSQL holds
@@ -38,7 +39,7 @@ class Announcer:
         self._wake = wake
         self._lanes: Counter[int] = Counter()
         self._delayed = False
-        self._ids: dict[str, list[str]] = {}
+        self._ids: dict[str, dict[str, None]] = {}  # in their order, each once
         self._running: asyncio.Task[None] | None = None
 
     def lined(self, lanes: Mapping[int, int], delayed: bool = False) -> None:
@@ -52,9 +53,9 @@ class Announcer:
         self.ended({f"queued_tasks_{server.hex}": [WISH] for server in servers})
 
     def ended(self, told: Mapping[str, Iterable[str]]) -> None:
-        """Tasks ended: their ids by the topic of those who wait for them."""
+        """Tasks ended: their ids, or another word, by the topic of those who wait for them."""
         for topic, ids in told.items():
-            self._ids.setdefault(topic, []).extend(ids)
+            self._ids.setdefault(topic, {}).update(dict.fromkeys(ids))
         self._start()
 
     async def close(self) -> None:
@@ -82,9 +83,10 @@ class Announcer:
         messages = [(topic, payload) for topic, ids in told.items() for payload in _payloads(ids)]
         messages += [(self._wake, payload) for payload in _payloads([f"{lane}:{lanes[lane]}" for lane in lanes])]
         if delayed:
-            messages.append((self._wake, "delayed"))
+            messages.append((self._wake, DELAYED))
         return messages
 
 
-def _payloads(words: list[str]) -> Iterable[str]:
+def _payloads(words: Iterable[str]) -> Iterable[str]:
+    words = list(words)
     return (" ".join(words[at : at + _WORDS]) for at in range(0, len(words), _WORDS))

@@ -134,6 +134,9 @@ class DirectBackend:
     async def was_written(self, id: UUID) -> bool:
         return await self._reads.was_written(id)
 
+    async def expect(self, ids: Sequence[UUID]) -> None:
+        await self._waiters.expect(ids)
+
     async def signed(self, tasks: Sequence[NewTask]) -> list[NewTask]:
         signer = self._signer
         return [*tasks] if signer is None else [replace(task, signature=signer.sign(task)) for task in tasks]

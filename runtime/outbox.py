@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
@@ -40,14 +41,18 @@ class Writer(Protocol):
     async def was_written(self, id: UUID) -> bool:
         """Whether a task was ever committed; it may have been removed since."""
 
+    async def expect(self, ids: Sequence[UUID]) -> None:
+        """Keep the results of tasks that are not written yet for who will wait here, though they remove themselves."""
+
 
 class Entry:
     """One task on its way. `created` is None before it is written, False when a unique task stands for it.
 
-    `id` is the id of the task that stands, `family` the parents that were not written when it was added.
+    `id` is the id of the task that stands, `family` the parents that were not written when it was added. `expected`:
+    somebody is about to wait for its end.
     """
 
-    __slots__ = ("asked", "created", "error", "family", "home", "id", "seen", "task", "tried")
+    __slots__ = ("asked", "created", "error", "expected", "family", "home", "id", "seen", "task", "tried")
 
     def __init__(
         self, task: NewTask, home: Outbox, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
@@ -60,6 +65,7 @@ class Entry:
         self.created: bool | None = None
         self.error: Exception | None = None
         self.asked = False
+        self.expected = False
         self.tried = False
 
 
@@ -292,6 +298,9 @@ class Outbox:
         tried = any(entry.tried for entry in entries)
         for entry in entries:
             entry.tried = True
+        if expected := [entry.task.id for entry in entries if entry.expected and entry.task.auto_remove]:
+            with suppress(DatabaseUnavailable):
+                await self._writer.expect(expected)
         try:
             losers = await self._writer.write([entry.task for entry in entries], repeat=tried)
         except QueuedTasksError:

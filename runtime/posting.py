@@ -123,6 +123,9 @@ class Poster:
     async def was_written(self, id: UUID) -> bool:
         return await self.backend.was_written(id)
 
+    async def expect(self, ids: Sequence[UUID]) -> None:
+        await self.backend.expect(ids)
+
     def signed_now(self, tasks: Sequence[NewTask]) -> Sequence[NewTask]:
         """The tasks with their signatures, where those are wanted."""
         return self.adapter.wait(self.backend.signed(tasks)) if self.backend.signs else tasks

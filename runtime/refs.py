@@ -83,6 +83,7 @@ class TaskRef(Ref):
         The first update is how it stands; nothing after it is missed. A task that was stopped has ended here, too.
         `auto_remove` waits for those who watch. Raises TaskNotFound once the task was removed.
         """
+        self._entry.expected = True
         async for update in watch(self._backend, await self.get_task_id()):
             yield update
 
@@ -96,6 +97,7 @@ class TaskRef(Ref):
             TimeoutError: it has not ended in time; it goes on.
             TaskNotFound: it was removed, as auto_remove does.
         """
+        self._entry.expected = True
         id = await self.get_task_id()
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         return result_of(id, await self._backend.wait(id, seconds))

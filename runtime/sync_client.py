@@ -171,6 +171,7 @@ class SyncTaskRef(Ref):
 
     def wait(self, timeout: float | timedelta | None = None) -> Json:
         """The result of the task, once it is done; `timeout` in seconds. Raises what `TaskRef.wait` does."""
+        self._entry.expected = True
         return self._ask(lambda ref: ref.wait(timeout))
 
     def _ask(self, verb: Callable[[TaskRef], Coroutine[Any, Any, T]]) -> T:

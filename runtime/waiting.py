@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from uuid import UUID
@@ -15,7 +15,7 @@ from uuid import UUID
 from .backend import End, not_found
 from .ear import Ear
 from .errors import DatabaseUnavailable, QueuedTasksError
-from .following import Followers
+from .following import STAY, Followers
 from .settings import Settings
 from .store.link import Link, Row
 from .store.reads import Reads
@@ -73,6 +73,11 @@ class Waiters:
                 del self._waiting[id]
                 self._leave(id)
 
+    async def expect(self, ids: Sequence[UUID]) -> None:
+        """Somebody will wait for these tasks as soon as they are written."""
+        await self._link.fetch("subscribe", list(ids), self._ear.topic)
+        self._subscribed.update(ids)
+
     async def progress_of(self, id: UUID, seen: str) -> str:
         """Return how far a task has come once that is not `seen` any more; raises what `end_of` does."""
         answer = self._followers.add(id, seen)
@@ -111,6 +116,8 @@ class Waiters:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > _PATIENCE:
                     self._fail_all(error)
+            except QueuedTasksError as error:  # it will not get better by itself
+                self._fail_all(error)
             everybody = not await self._woken(pause)
         self._ear.close()
         self._listening = False
@@ -120,7 +127,7 @@ class Waiters:
         if not self._waiting and not self._followers:
             limit = _IDLE
         elif self._listening:
-            limit = self._slow
+            limit = min(self._slow, STAY) if self._followers else self._slow
         else:
             limit = pause
         try:
@@ -133,31 +140,42 @@ class Waiters:
     async def _look(self, everybody: bool) -> None:
         if self._notifications:
             await self._keep_listening(everybody)
-        left = (self._left | self._followers.take_idle()) - self._waiting.keys() - {*self._followers}
+        idle = self._followers.take_idle() - self._waiting.keys()
+        left = (self._left | idle) - self._waiting.keys() - {*self._followers}
         fresh, told = self._fresh, self._told
         self._fresh, self._told, self._left = set(), set(), set()
         self._subscribed -= told
         if gone := left & self._subscribed:
             await self._link.fetch("unsubscribe", list(gone), self._ear.topic)
             self._subscribed -= gone
-        if self._listening and fresh:
+        if fresh:  # whether one listens or not: this is also what keeps the result of a task that is to be removed
             self._subscribed |= fresh
             await self._link.fetch("subscribe", list(fresh), self._ear.topic)
+        await self._have_read(idle)
         await self._look_after_followers(everybody or not self._listening)
         ids = fresh | told if self._listening and not everybody else {*self._waiting}
         for chunk in _chunks(ids & self._waiting.keys()):
-            for id, row in (await self._reads.ends(chunk)).items():
+            rows = await self._reads.ends(chunk)
+            await self._have_read({id for id, row in rows.items() if row["lingers"]} - {*self._followers})
+            for id, row in rows.items():
                 if self._resolve(id, row) and id not in told:
                     self._leave(id)
 
     async def _look_after_followers(self, everybody: bool) -> None:
         followers = self._followers
         fresh, followers.fresh = followers.fresh, set()
-        if self._listening and fresh:
+        if fresh:
             self._subscribed |= fresh
             await self._link.fetch("follow", list(fresh), self._ear.topic)
         for chunk in _chunks(followers.take_stirred(everybody)):
             followers.resolve(await self._reads.progress(chunk))
+
+    async def _have_read(self, ids: Collection[UUID]) -> None:
+        """Let tasks be removed that stay for their results' sake alone, before these are passed on. The servers do it
+        later where this fails."""
+        if ids:
+            with suppress(QueuedTasksError):
+                await self._link.fetch("have_read", list(ids), self._ear.topic)
 
     async def _keep_listening(self, everybody: bool) -> None:
         if self._listening and everybody:

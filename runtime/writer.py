@@ -140,9 +140,10 @@ class GroupWriter:
         now = datetime.now(UTC)
         lanes: Counter[int] = Counter()
         delayed = False
+        here = {task.id for task in tasks}
         for task in tasks:
-            if task.parents:
-                continue
+            if not here.isdisjoint(task.parents):
+                continue  # what else has parents may run at once, when these have ended
             if task.run_at is None or task.run_at <= now:
                 lanes[self._store.lanes.id_of(task)] += 1
             else:

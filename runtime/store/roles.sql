@@ -32,7 +32,8 @@ begin
     for v_function in
         select p.oid from pg_proc p
          where p.pronamespace = 'queued_tasks'::regnamespace
-           and p.proname in ('add_tasks', 'post_tasks', 'cancel_tasks', 'stop_tasks', 'resume_tasks', 'enqueue', 'cancel')
+           and p.proname in ('add_tasks', 'post_tasks', 'cancel_tasks', 'stop_tasks', 'resume_tasks', 'enqueue', 'cancel',
+                             'have_read')
     loop
         execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', v_function);
         execute format('grant execute on function %s to queued_tasks_enqueuer', v_function);

@@ -438,3 +438,15 @@ async def test_servers_are_told_which_lane_has_new_tasks(database: str, tasks: Q
         await tasks.add_task(plain, 4, run_at=timedelta(hours=1))
         assert await heard.get() == "delayed"
     await listener.close()
+
+
+async def test_servers_are_told_of_a_child_whose_parent_may_have_ended(database: str, tasks: QueuedTasks) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = await asyncpg.connect(database)
+    await listener.add_listener("queue_new_task.queued_tasks", lambda *message: heard.put_nowait(message[3]))
+    async with asyncio.timeout(20):
+        parent = await tasks.add_task(plain, 0)
+        lane = (await heard.get()).removesuffix(":1")
+        await tasks.chain(TaskSpec(plain, [1], parent=parent), TaskSpec(plain, [2]))
+        assert await heard.get() == f"{lane}:1"
+    await listener.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +18,7 @@ from queued_tasks.runtime.client import QueuedTasks
 from queued_tasks.runtime.errors import (
     DatabaseUnavailable,
     ParentTaskFailed,
+    SchemaOutdated,
     TaskCancelled,
     TaskFailed,
     TaskNotFound,
@@ -27,7 +28,8 @@ from queued_tasks.runtime.errors import (
 )
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.link import Link, Row
-from queued_tasks.runtime.task import TaskSpec
+from queued_tasks.runtime.store.tasks import TaskStore
+from queued_tasks.runtime.task import NewTask, TaskSpec, TaskState
 from tests.proxy import proxied
 from tests.waiting import wait_until
 
@@ -150,10 +152,59 @@ async def test_a_task_that_is_to_be_removed_gives_its_result_to_who_waits(
     tasks: QueuedTasks, rows: asyncpg.Connection
 ) -> None:
     ref = tasks.add_task(work, 1, auto_remove=True)
+    await ref
     waits = asyncio.create_task(ref.wait(60))
     await subscribed(rows)
     await end(rows, ref.id, "done", '["kept"]')
     assert await waits == ["kept"]
+
+
+async def test_who_waits_is_there_before_the_task_is(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    add, there = TaskStore.add, []
+
+    async def looked(self: TaskStore, new: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        there.append(await rows.fetchval("select count(*) from queued_tasks.waiter where task_id = $1", new[0].id))
+        return await add(self, new, repeat=repeat)
+
+    with patch.object(TaskStore, "add", looked), pytest.raises(TimeoutError):
+        await tasks.add_task(work, 1, auto_remove=True).wait(0.05)
+    assert there == [1]
+
+
+async def test_it_is_gone_once_its_result_was_read(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    ref = tasks.add_task(work, 1, auto_remove=True)
+    await ref
+    waits = [asyncio.create_task(ref.wait(60)) for _ in range(3)]
+    await subscribed(rows)
+    await end(rows, ref.id, "done", "7")
+    assert await asyncio.gather(*waits) == [7, 7, 7]
+    assert await tasks.get_task_by_id(ref.id) is None
+
+
+async def test_it_stays_until_all_processes_have_read_its_result(
+    tasks: QueuedTasks, rows: asyncpg.Connection, database: str
+) -> None:
+    ref = tasks.add_task(work, 1, auto_remove=True)
+    await ref
+    waits = asyncio.create_task(ref.wait(60))
+    await subscribed(rows)
+    await rows.execute("insert into queued_tasks.waiter (task_id, topic) values ($1, 'another process')", ref.id)
+    await end(rows, ref.id, "done", "7")
+    assert await waits == 7
+    assert await ref.get_state() is TaskState.DONE
+    await rows.execute("select queued_tasks.have_read($1, 'another process')", [ref.id])
+    assert await tasks.get_task_by_id(ref.id) is None
+
+
+async def test_what_can_not_get_better_is_told_to_who_waits(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    ref = tasks.add_task(work, 1)
+    waits = asyncio.create_task(ref.wait(60))
+    await subscribed(rows)
+    topic = await rows.fetchval("select topic from queued_tasks.waiter")
+    await rows.execute("drop function queued_tasks.get_ends")
+    await rows.execute("select pg_notify($1, $2)", topic, str(ref.id))
+    with pytest.raises(SchemaOutdated):
+        await waits
 
 
 async def test_a_task_that_was_removed_with_its_end_is_not_waited_for(
@@ -200,7 +251,20 @@ async def test_without_notifications_it_looks_again_and_again(database: str, row
         ref = tasks.add_task(work, 1)
         waits = asyncio.create_task(ref.wait(60))
         await ref
-        assert await end(rows, ref.id, "done", "7") == []
+        await end(rows, ref.id, "done", "7")
+        assert await waits == 7
+
+
+async def test_without_notifications_too_a_result_is_kept_for_who_waits(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    settings = Settings(use_postgresql_notify=False, polling_interval=timedelta(seconds=0.1))
+    async with QueuedTasks.connect(database, settings=settings) as tasks:
+        ref = tasks.add_task(work, 1, auto_remove=True)
+        await ref
+        waits = asyncio.create_task(ref.wait(60))
+        await subscribed(rows)
+        await end(rows, ref.id, "done", "7")
         assert await waits == 7
 
 

@@ -86,7 +86,11 @@ end $$;
 --
 -- When a parent went bad, all descendants are locked before the first of them is ended: locked generation by generation,
 -- two families that share members could wait for each other.
-create function queued_tasks.look_at_children(p_children uuid[], out ended uuid[], out lined integer)
+--
+-- `delayed`: some of them are not due yet.
+create function queued_tasks.look_at_children(
+    p_children uuid[], out ended uuid[], out lined integer, out delayed boolean
+)
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -95,9 +99,11 @@ declare
     v_look  uuid[] := p_children;
     v_free  uuid[];
     v_bad   uuid[];
+    v_lined integer;
 begin
     ended := '{}';
     lined := 0;
+    delayed := false;
     if exists (select from unnest(p_children) u (id)
                 cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
                 cross join lateral (
@@ -152,7 +158,9 @@ begin
           into v_free, v_bad
           from verdict v;
 
-        lined := lined + queued_tasks.line_up(v_free, array_fill(1, array[cardinality(v_free)]), false);
+        v_lined := queued_tasks.line_up(v_free, array_fill(1, array[cardinality(v_free)]), false);
+        lined := lined + v_lined;
+        delayed := delayed or v_lined < cardinality(v_free);
         ended := ended || v_bad;
         select coalesce(array_agg(distinct d.child), '{}') into v_look
           from unnest(v_bad) u (id)
@@ -161,7 +169,7 @@ begin
 end $$;
 
 -- Everything that the end of tasks sets in motion, in the transaction that records it. `told`: a topic and an id for
--- everyone who waits for one of them. `flagged` are those of them that have a unique key, parents, or are to be removed:
+-- everyone who waits for one of them, and the word for the servers of tasks that are due later. `flagged` are those of them that have a unique key, parents, or are to be removed:
 -- a plain task pays for two look-ups in small tables and no more.
 create function queued_tasks.after_end(p_ended uuid[], p_flagged uuid[], out lined integer, out told text[])
 language plpgsql
@@ -181,15 +189,20 @@ begin
     told := told || queued_tasks.wind_up(p_ended, p_flagged);
 end $$;
 
--- Look at children again, and wind up those that end with it.
+-- Look at children again, and wind up those that end with it. What is returned: see after_end.
 create function queued_tasks.let_go(p_children uuid[], out lined integer, out told text[])
 language plpgsql as $$
 declare
-    v_ended uuid[];
+    v_ended   uuid[];
+    v_delayed boolean;
 begin
-    select c.ended, c.lined into v_ended, lined from queued_tasks.look_at_children(p_children) c;
+    select c.ended, c.lined, c.delayed into v_ended, lined, v_delayed from queued_tasks.look_at_children(p_children) c;
     if cardinality(v_ended) > 0 then
         told := queued_tasks.wind_up(v_ended, v_ended);
+    end if;
+    if v_delayed then
+        told := told || array(select distinct b.details ->> 'topic' || ' delayed'
+                                from queued_tasks.heartbeat b where b.details ->> 'topic' is not null);
     end if;
 end $$;
 
@@ -202,11 +215,13 @@ as $$
 declare
     v_told   text[];
     v_waited uuid[];
+    v_topics text[];
 begin
     with told as (
         delete from queued_tasks.waiter w where w.task_id = any (p_ended) returning w.topic, w.task_id
     )
-    select array_agg(t.topic || ' ' || t.task_id), array_agg(t.task_id) into v_told, v_waited from told t;
+    select array_agg(t.topic || ' ' || t.task_id), array_agg(t.task_id), array_agg(t.topic)
+      into v_told, v_waited, v_topics from told t;
 
     if cardinality(p_flagged) > 0 then
         delete from queued_tasks.unique_task k
@@ -215,7 +230,7 @@ begin
                  from unnest(p_flagged) u (id)
                 cross join lateral (select y.ctid from queued_tasks.unique_task y where y.id = u.id offset 0) x));
         delete from queued_tasks.interrupt i where i.id = any (p_flagged);
-        perform queued_tasks.remove_finished(p_flagged, coalesce(v_waited, '{}'));
+        perform queued_tasks.remove_finished(p_flagged, coalesce(v_waited, '{}'), coalesce(v_topics, '{}'));
     end if;
     return v_told;
 end $$;
@@ -228,8 +243,8 @@ begin
 end $$;
 
 -- Remove what asked to be removed when done, and the parents that were only kept for these last children. p_waited:
--- somebody is about to read their result; they stay for a moment: see remove_lingering.
-create function queued_tasks.remove_finished(p_ended uuid[], p_waited uuid[]) returns void
+-- whoever listens on p_topics is about to read their results; they stay until he has: see have_read.
+create function queued_tasks.remove_finished(p_ended uuid[], p_waited uuid[], p_topics text[]) returns void
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -261,8 +276,12 @@ begin
         perform queued_tasks.remove_tasks(v_gone);
     end if;
     if cardinality(p_waited) > 0 then
-        insert into queued_tasks.lingering (id)
-        select t.id from queued_tasks.task t where t.id = any (p_waited) and t.id = any (p_ended) and t.auto_remove
+        insert into queued_tasks.lingering (id, topic)
+        select w.id, w.topic
+          from unnest(p_waited, p_topics) w (id, topic)
+         where w.id = any (p_ended)
+           and exists (select from queued_tasks.task t where t.id = w.id and t.auto_remove offset 0)
+         order by w.id, w.topic
         on conflict do nothing;
     end if;
 end $$;

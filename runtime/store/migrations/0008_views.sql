@@ -70,7 +70,7 @@ select t.id,
 -- How far tasks are, for whoever waits for them.
 create function queued_tasks.get_ends(p_ids uuid[])
 returns table (id uuid, known boolean, state text, result json, exception_name text, exception_message text,
-               exception_traceback text, stopped boolean)
+               exception_traceback text, stopped boolean, lingers boolean)
 language plpgsql stable
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -79,7 +79,8 @@ as $$
 begin
     return query
     select q.id, t.id is not null, r.state::text, r.result, r.exception_name, r.exception_message,
-           r.exception_traceback, s.id is not null
+           r.exception_traceback, s.id is not null,
+           exists (select from queued_tasks.lingering l where l.id = q.id offset 0)
       from unnest(p_ids) q (id)
       left join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
       left join lateral (select * from queued_tasks.result k where k.id = q.id offset 0) r on true

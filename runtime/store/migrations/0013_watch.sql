@@ -46,13 +46,29 @@ begin
       left join lateral (select max(x.id) as last from queued_tasks.log x where x.task_id = q.id) g on true;
 end $$;
 
--- Tasks that asked to be removed when done, and stay for a moment because somebody was waiting for their result.
+-- Tasks that asked to be removed when done, and stay until all have read their results who were waiting for them.
 create table queued_tasks.lingering (
-    id    uuid        primary key,
-    since timestamptz not null default now()
+    id    uuid        not null,
+    topic text        not null,
+    since timestamptz not null default now(),
+    primary key (id, topic)
 );
 
--- Remove them once their results have been read, half a minute later. Returns how many it looked at.
+-- Whoever listens on this topic has read these results. Who reads last removes the tasks: the lock lets two that read at
+-- the same time come one after the other.
+create function queued_tasks.have_read(p_ids uuid[], p_topic text) returns void
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+begin
+    perform 1 from queued_tasks.lingering l where l.id = any (p_ids) order by l.id, l.topic for update;
+    delete from queued_tasks.lingering l where l.id = any (p_ids) and l.topic = p_topic;
+    perform queued_tasks.remove_finished(array(
+            select u.id from unnest(p_ids) u (id)
+             where not exists (select from queued_tasks.lingering l where l.id = u.id offset 0)), '{}', '{}');
+end $$;
+
+-- Remove those whose readers have not come within half a minute. Returns how many it looked at.
 create function queued_tasks.remove_lingering(p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -65,7 +81,7 @@ begin
     ), gone as (
         delete from queued_tasks.lingering l using over o where l.id = o.id
     )
-    select array_agg(o.id) into v_ids from over o;
-    perform queued_tasks.remove_finished(v_ids, '{}');
+    select array_agg(distinct o.id) into v_ids from over o;
+    perform queued_tasks.remove_finished(v_ids, '{}', '{}');
     return coalesce(cardinality(v_ids), 0);
 end $$;

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.store.servers import Beat
 from queued_tasks.runtime.task import NewTask
 from tests.store import Store, blocked, ended, new_task
 
@@ -209,6 +210,15 @@ async def test_a_child_for_later_is_delayed_when_it_is_let_go(store: Store) -> N
     _, child = await _family(store, run_at=run_at)
     await store.run(await store.server())
     assert await store.rows("select run_at, id from queued_tasks.delayed") == [(run_at, child.id)]
+
+
+async def test_servers_are_told_of_a_child_for_later_that_is_let_go(store: Store) -> None:
+    await _family(store, run_at=datetime.now(UTC) + timedelta(hours=1))
+    server = await store.server()
+    beat = Beat(lock_key=None, state="running", workers=1, slots=1, busy=0, details={"topic": "wake"})
+    await store.servers.beat(server, beat)
+    it = await store.claim_one(server)
+    assert (await store.settle(server, ended(it))).told == {"wake": ["delayed"]}
 
 
 async def test_a_child_whose_time_passed_while_it_waited_runs_at_once(store: Store) -> None:

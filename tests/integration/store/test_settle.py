@@ -9,7 +9,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.task import ContextWrite, LogWrite, ServerId
-from tests.store import Store, ended, new_task
+from tests.store import Store, blocked, ended, new_task
 from tests.waiting import wait_until
 
 
@@ -320,6 +320,30 @@ async def test_a_task_that_is_removed_at_its_end_stays_for_whoever_waits_for_its
     await store.session.fetch("subscribe", [task.id], "topic")
     await store.run(await store.server(), result="5")
     assert (await store.reads.ends([task.id]))[task.id]["result"] == "5"
+
+
+async def test_two_who_read_a_result_at_once_leave_nothing_behind(store: Store) -> None:
+    task, other = await store.one(auto_remove=True), await store.another()
+    for topic in ("first", "second"):
+        await store.session.fetch("subscribe", [task.id], topic)
+    await store.run(await store.server(), result="5")
+    await store.begin()
+    await store.session.fetch("have_read", [task.id], "first")
+    second = await blocked(await store.another(), other, other.session.fetch("have_read", [task.id], "second"))
+    await store.commit()
+    await second
+    assert (await store.state(task), await store.count("lingering")) == (None, 0)
+
+
+async def test_a_result_that_nobody_comes_to_read_does_not_stay(store: Store) -> None:
+    task = await store.one(auto_remove=True)
+    for topic in ("first", "second"):
+        await store.session.fetch("subscribe", [task.id], topic)
+    await store.run(await store.server(), result="5")
+    assert await store.upkeep.remove_lingering(10) == 0
+    await store.rows("update queued_tasks.lingering set since = now() - interval '1 minute'")
+    await store.upkeep.remove_lingering(10)
+    assert (await store.state(task), await store.count("lingering")) == (None, 0)
 
 
 async def test_a_task_that_logged_an_error_is_not_removed_at_its_end(store: Store) -> None:
