@@ -40,7 +40,7 @@ from .messages import (
     WorkerLeft,
     WorkerMessage,
 )
-from .vitals import Vitals
+from .vitals import Capacity, Vitals
 
 RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
@@ -104,6 +104,7 @@ class Claimer(Actor[ClaimerMessage]):
                 self._refs[worker] = ref
                 self._kinds[sync].rooms[worker] = Room(slots)
                 self._kinds[sync].empty = False
+                self._count()
                 self.ref.tell(Go())
             case WorkerLeft(worker, ref):
                 self._refs.pop(worker, None)
@@ -240,9 +241,10 @@ class Claimer(Actor[ClaimerMessage]):
             self._look_again()
 
     def _count(self) -> None:
-        rooms = [room for kind in self._kinds.values() for room in kind.rooms.values()]
-        self._vitals.slots = sum(room.slots for room in rooms)
-        self._vitals.busy = sum(min(room.held, room.slots) for room in rooms)
+        for sync, kind in self._kinds.items():
+            rooms = kind.rooms.values()
+            busy = sum(min(room.held, room.slots) for room in rooms)
+            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy)
 
 
 class _Kind:

@@ -13,6 +13,12 @@ from uuid_utils.compat import uuid7
 from ..runtime.task import ServerId
 
 
+def version_of(app_version: str | None) -> str:
+    """What a server says of its version: that of this package, behind the application's when one is given."""
+    package = version("queued-tasks")
+    return package if app_version is None else f"{app_version} (queued-tasks {package})"
+
+
 @dataclass(slots=True)
 class Identity:
     """The id is fresh at every start: two servers of one name, or on one host, never take each other for themselves.
@@ -23,7 +29,7 @@ class Identity:
     name: str
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    version: str = field(default_factory=lambda: version("queued-tasks"))
+    version: str = field(default_factory=lambda: version_of(None))
     id: ServerId = field(default_factory=lambda: ServerId(uuid7()))
     lock_key: int | None = None
     joined: bool = False  # its row was written

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,8 @@ from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable
-from ..runtime.store.servers import Beat, Intent, ServerStore, Wanted
+from ..runtime.store.servers import Beat, Intent, Peer, ServerStore, Wanted
+from ..runtime.task import ServerId
 from .identity import Identity
 from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, Rest, SupervisorMessage, Wishes
 from .vitals import Vitals
@@ -52,6 +54,7 @@ class Keeper(Actor[KeeperMessage]):
         self._rates = _Rates(vitals)
         self._process = psutil.Process()
         self._away = False
+        self._peers: dict[ServerId, str] | None = None
 
     async def receive(self, _: KeeperMessage) -> None:
         try:
@@ -70,9 +73,24 @@ class Keeper(Actor[KeeperMessage]):
         changed = PeersChanged(news.peers, news.newest_lane)
         self._claimer.tell(changed)
         self._janitor.tell(changed)
+        self._meet(news.peers)
         self._comply(news.wanted)
         if news.cancels or news.stops:
             self._supervisor.tell(Wishes(news.cancels, news.stops))
+
+    def _meet(self, peers: Iterable[Peer]) -> None:
+        """Say who has come and who has gone since the beat before."""
+        now = {peer.id: peer.name for peer in peers if peer.id != self._identity.id}
+        before, self._peers = self._peers, now
+        if before is None:
+            if now:
+                noun = "server" if len(now) == 1 else "servers"
+                logger.info("with {} other {}: {}", len(now), noun, ", ".join(sorted(now.values())))
+            return
+        for id in now.keys() - before.keys():
+            logger.info("server {} ({}) has come", now[id], id)
+        for id in before.keys() - now.keys():
+            logger.info("server {} ({}) has gone", before[id], id)
 
     def _comply(self, wanted: Wanted) -> None:
         """Bring about what is wanted, unless it was before: the next beat says it again."""
@@ -99,6 +117,7 @@ class Keeper(Actor[KeeperMessage]):
                 "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
                 "error": vitals.error,
                 "topic": self._topic,
+                "kinds": {"sync" if sync else "async": asdict(kind) for sync, kind in vitals.kinds.items()},
             },
         )
 

@@ -18,7 +18,7 @@ from ..runtime.store import migrate
 from ..runtime.store.link import LeaseLost
 from ..runtime.task import ServerId
 from .console import configure
-from .identity import Identity
+from .identity import Identity, version_of
 from .probes import probes
 from .tree import Application, Incarnation, Links, run_incarnation
 from .vitals import Vitals
@@ -90,7 +90,7 @@ class _Server:
         previous: ServerId | None = None
         while not self._draining.is_set():
             self._vitals = Vitals()
-            identity = Identity(self._name)
+            identity = Identity(self._name, version=version_of(self._settings.app_version))
             try:
                 await migrate.check(self._dsn, schema=self._settings.schema)
                 links = Links.of(self._dsn, self._settings, self._name)

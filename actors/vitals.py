@@ -6,6 +6,15 @@ import time
 from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the workers of one kind can run at once, and do run."""
+
+    workers: int
+    slots: int
+    busy: int
+
+
 @dataclass(slots=True)
 class Vitals:
     """Times are readings of time.monotonic(), counts grow from the start of the incarnation."""
@@ -13,8 +22,7 @@ class Vitals:
     state: str = "starting"  # written by the supervisor
     workers: int = 0
     error: str | None = None  # why the application can't be imported
-    slots: int = 0  # written by the claimer
-    busy: int = 0
+    kinds: dict[bool, Capacity] = field(default_factory=dict)  # of async (False) and sync workers, by the claimer
     resting: bool = False  # takes no tasks because somebody wants it drained
     claimed: int = 0
     can_claim: bool = True  # PostgreSQL answered the last claim
@@ -23,6 +31,16 @@ class Vitals:
     lost: int = 0
     beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
     memory: dict[int, int] = field(default_factory=dict)  # bytes by worker, written by the workers
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at once."""
+        return sum(kind.slots for kind in self.kinds.values())
+
+    @property
+    def busy(self) -> int:
+        """How many do."""
+        return sum(kind.busy for kind in self.kinds.values())
 
     @property
     def standing(self) -> str:

@@ -66,6 +66,7 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
         schema: str = "queued_tasks"  # type: ignore[assignment]  # shadows a method that pydantic deprecated
         data_dir: Path | None = None
         app: str | None = None
+        app_version: str | None = None
 
         max_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
         concurrency: int = Field(default=100, ge=1, le=10_000)

@@ -3,58 +3,76 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ...runtime.store.link import Row
 from ...runtime.task import Json
-from .desk import desk
-from .output import Column, ago, document, say, state, table, visible
+from .desk import Desk, desk
+from .live import live
+from .output import Column, ago, console, document, grid, state, visible
 
 GONE = ("lost", "stopped")
 
+_BEAT = 2.0  # seconds
 _COLUMNS = (
     Column("NAME", gives=True),
-    Column("ID", room=150),
+    Column("HOST", room=120, gives=True),
+    Column("ID", room=190),
     Column("STATE"),
     Column("WORKERS", right=True),
     Column("BUSY", right=True),
-    Column("DONE/MIN", room=110, right=True),
+    Column("FREE", room=130, right=True),
+    Column("TAKEN/MIN", room=130, right=True),
+    Column("DONE/MIN", room=90, right=True),
     Column("LOAD", room=80, right=True),
-    Column("MEMORY", room=110, right=True),
-    Column("VERSION", room=100),
+    Column("MEMORY", room=100, right=True),
+    Column("VERSION", room=150),
     Column("UP", room=80),
     Column("LAST BEAT"),
 )
 
 
-async def show_servers(*, as_json: bool) -> None:
-    """Print the servers that run, and those that ended or were lost within the hour."""
+async def show_servers(*, as_json: bool, watch: bool = False) -> None:
+    """Print the servers that run, and those that ended or were lost within the hour; with `watch` on and on."""
     async with desk() as at:
-        rows = await at.reads.servers()
-    found = [server_row(row, at.settings.lease_ttl) for row in rows]
-    if as_json:
-        document(found)
-    elif found:
-        table(_COLUMNS, [_line(server) for server in found])
-        for name, error in errors_of(rows).items():
-            say(Text(f"\n{name}: {visible(error)}", style="red"))
-    else:
-        say("No servers. Start one with `queued-tasks start --app main:app`.")
+        if as_json:
+            document([server_row(row, at.settings.lease_ttl) for row in await at.reads.servers()])
+        elif watch:
+            await live(lambda width, _: _picture(at, width), every=_BEAT / 2)
+        else:
+            out = console()
+            out.print(await _picture(at, out.width))
+
+
+async def _picture(at: Desk, width: int) -> RenderableType:
+    rows = await at.reads.servers()
+    if not rows:
+        return Text("No servers. Start one with `queued-tasks start --app main:app`.")
+    return Group(
+        servers_grid(rows, at.settings.lease_ttl, width),
+        *(Text(f"\n{name}: {visible(error)}", style="red") for name, error in errors_of(rows).items()),
+    )
+
+
+def servers_grid(rows: Sequence[Row], lease_ttl: timedelta, width: int) -> RenderableType:
+    """The servers as a table."""
+    return grid(_COLUMNS, [_line(row, server_row(row, lease_ttl)) for row in rows], width)
 
 
 def errors_of(rows: Sequence[Row]) -> dict[str, str]:
     """What keeps servers from taking tasks, by their names: the errors of applications that can't be imported."""
-    said = {row["name"]: json.loads(row["details"] or "{}").get("error") for row in rows if row["present"]}
+    said = {row["name"]: details_of(row).get("error") for row in rows if row["present"]}
     return {name: error.strip() for name, error in said.items() if error}
 
 
 def server_row(row: Row, lease_ttl: timedelta) -> dict[str, Json]:
     """One server as a row of --json. One that has been silent for longer than its lease is `lost`."""
-    details: dict[str, Any] = json.loads(row["details"] or "{}")
+    details = details_of(row)
     slots, busy = row["slots"] or 0, row["busy"] or 0
     return {
         "id": row["id"],
@@ -83,19 +101,38 @@ def state_of(row: Row, lease_ttl: timedelta) -> str:
     return "lost" if row["silent_for"] > lease_ttl.total_seconds() else str(row["state"])
 
 
-def _line(server: dict[str, Json]) -> list[str | Text]:
-    gone = server["state"] in GONE
+def details_of(row: Row) -> dict[str, Any]:
+    """What a server says of itself beyond the columns of its heartbeat."""
+    details: dict[str, Any] = json.loads(row["details"] or "{}")
+    return details
+
+
+def _line(row: Row, server: Mapping[str, Json]) -> list[str | Text]:
+    last = row["beat_at"] or row["ended_at"]
+    names = [server["name"], server["host"], str(server["id"]), state(server["state"])]
+    if server["state"] in GONE:
+        return [*names, *[""] * 7, server["version"], "", ago(last)]
     load, memory = server["load"], server["memory"]
     return [
-        server["name"],
-        str(server["id"]),
-        state(server["state"]),
-        "" if gone else str(server["workers"]),
-        "" if gone else f"{server['busy']} of {server['slots']}",
-        "" if gone else f"{server['settled_per_minute']:,.0f}",
-        f"{load:.2f}" if isinstance(load, int | float) and not gone else "",
-        f"{memory / 2**20:,.0f} MiB" if isinstance(memory, int | float) and not gone else "",
+        *names,
+        _workers(row["workers"] or 0, details_of(row).get("kinds") or {}),
+        f"{server['busy']} of {server['slots']}",
+        str(server["free"]),
+        f"{server['claimed_per_minute']:,.0f}",
+        f"{server['settled_per_minute']:,.0f}",
+        f"{load:.2f}" if isinstance(load, int | float) else "",
+        f"{memory / 2**20:,.0f} MiB" if isinstance(memory, int | float) else "",
         server["version"],
-        "" if gone else ago(server["started_at"]).removesuffix(" ago"),
-        ago(server["beat_at"]) if server["beat_at"] else "",
+        ago(server["started_at"]).removesuffix(" ago"),
+        ago(last),
     ]
+
+
+def _workers(count: int, kinds: Mapping[str, Mapping[str, int]]) -> str:
+    """How many there are, those of each kind where there are two."""
+    several = {name: kind["workers"] for name, kind in kinds.items() if kind["workers"]}
+    return (
+        str(count)
+        if len(several) < 2
+        else " + ".join(f"{of} {name}" if name == "sync" else str(of) for name, of in several.items())
+    )

@@ -17,6 +17,8 @@ from rich.text import Text
 
 PIPE_WIDTH = 200  # columns where no terminal says how wide it is
 
+_LEAST = 12  # characters that a column keeps that gives way
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -71,18 +73,26 @@ def document(value: object) -> None:
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table whose lines don't break at the width of the terminal."""
     out = console()
-    shown = [place for place, column in enumerate(columns) if out.width >= column.room]
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    out.print(grid(columns, rows, out.width))
+
+
+def grid(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], width: int) -> Table:
+    """A table of the columns for which there is room in `width`; its lines don't break."""
+    shown = [place for place, column in enumerate(columns) if width >= column.room]
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    lines = [[_cell(value) for value in row] for row in rows]
     for place in shown:
         column = columns[place]
-        grid.add_column(
+        longest = max((line[place].cell_len for line in lines), default=0)
+        drawn.add_column(
             Text(column.title, no_wrap=True),
             no_wrap=not column.gives,  # what may wrap is what rich makes narrower
+            min_width=min(longest, _LEAST) if column.gives else None,
             justify="right" if column.right else "left",
         )
-    for row in rows:
-        grid.add_row(*(_cell(row[place]) for place in shown))
-    out.print(grid)
+    for line in lines:
+        drawn.add_row(*(line[place] for place in shown))
+    return drawn
 
 
 def facts(rows: Iterable[tuple[str, str | Text]]) -> None:

@@ -17,11 +17,14 @@ Name = Annotated[str, typer.Argument(help="The name of a server, or of several, 
 def show_servers(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until q or Ctrl-C.")] = False,
 ) -> None:
+    if as_json and watch:
+        raise typer.BadParameter("--json prints one document, which --watch never ends")
     if context.invoked_subcommand is None:
         from .membership import show_servers
 
-        _run(show_servers(as_json=as_json))
+        _run(show_servers(as_json=as_json, watch=watch))
 
 
 @servers.command("drain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 from queued_tasks import QueuedTasks, TaskRef, TaskState
@@ -14,6 +15,7 @@ from tests.servers import Rows, Server, go, held_tasks, running_server, started
 from tests.waiting import wait_until
 
 LIMIT = 30  # seconds
+VERSION = version("queued-tasks")
 
 
 async def servers(database: str, *arguments: object) -> Ran:
@@ -152,6 +154,27 @@ async def test_a_drained_server_is_not_ready(database: str, tmp_path: Path) -> N
         await wait_until(file.exists)
         assert await server.probe("/readyz") == 200
         assert (await queued_tasks("status", "--check", database=database)).code == 0
+
+
+async def test_servers_notice_who_comes_and_who_goes(database: str, server: Server) -> None:
+    async with running_server(database, name="other") as other:
+        await wait_until(lambda: "server other (" in server.said)
+        assert "with 1 other server: server" in other.said
+        assert await other.stop() == 0
+    await wait_until(lambda: ") has gone" in server.said)
+
+
+async def test_a_server_tells_the_version_of_its_application(database: str, rows: Rows) -> None:
+    async with running_server(database, app_version="2024.11"):
+        assert await rows.value("select version from queued_tasks.server") == f"2024.11 (queued-tasks {VERSION})"
+
+
+async def test_a_server_tells_its_slots_before_its_first_task(database: str, server: Server) -> None:
+    async def tells_them() -> bool:
+        heartbeat = await server.heartbeat()
+        return bool(heartbeat and heartbeat["slots"] == 100)
+
+    await wait_until(tells_them)
 
 
 # ---- which servers
