@@ -20,7 +20,7 @@ from .watch import Watch
 APART = 0.01  # seconds between two looks that others ask for
 LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
 LOOK_AT_PEERS = 0.9  # seconds, a little less than a tick
-SWEEP_EVERY = 30.0  # seconds
+SWEEP_EVERY = 30.0  # seconds between two times that a server asks whether it is due; one does it for all
 PRUNE_EVERY = 60.0  # seconds
 BATCH = 1_000  # tasks
 
@@ -88,10 +88,12 @@ class Janitor(Actor[JanitorMessage]):
                 await self._promote(now)
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_EVERY
-                await self._sweep()
+                if await self._upkeep.take("sweep", SWEEP_EVERY / 2):
+                    await self._sweep()
             if now >= self._prune_at:
                 self._prune_at = now + PRUNE_EVERY
-                await self._prune()
+                if await self._upkeep.take("prune", PRUNE_EVERY / 2):
+                    await self._prune()
         except DatabaseUnavailable:
             return
 
@@ -133,7 +135,6 @@ class Janitor(Actor[JanitorMessage]):
         if found := await self._upkeep.sweep_children(BATCH):
             logger.warning("{} waiting tasks had no open parent left and were let go", found)
             self._announcements.lined(found)
-
         if found := await self._upkeep.sweep_channels(BATCH):
             logger.warning("{} tasks that run no more were still counted in their channels", found)
             self._announcements.lined(found)

@@ -11,6 +11,10 @@ class Upkeep:
     def __init__(self, link: Link) -> None:
         self._link = link
 
+    async def take(self, duty: str, every: float) -> bool:
+        """Whether this server is the one to do what is to be done every so many seconds, by one server at a time."""
+        return bool(await self._link.fetch_value("take_duty", duty, every))
+
     async def promote(self, limit: int) -> tuple[int, float | None]:
         """Let up to `limit` delayed tasks that are due into line: how many, and seconds until the next is due."""
         row = await self._link.fetch_one("promote", limit)

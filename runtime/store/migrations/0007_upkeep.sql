@@ -39,6 +39,9 @@ declare
     v_cut  timestamptz := now() - p_retention * interval '1 second';
     v_ids  uuid[];
 begin
+    if not queued_tasks.begin_duty('prune') then
+        return 0;
+    end if;
     select array_agg(o.id) into v_ids
       from (select r.id from queued_tasks.result r
              where r.id < (lpad(to_hex((extract(epoch from v_cut) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
@@ -136,6 +139,9 @@ language plpgsql as $$
 declare
     v_children uuid[];
 begin
+    if not queued_tasks.begin_duty('sweep') then
+        return 0;
+    end if;
     select array_agg(o.child) into v_children
       from (select distinct d.child
               from queued_tasks.dependency d

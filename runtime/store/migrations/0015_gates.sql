@@ -365,6 +365,9 @@ language plpgsql as $$
 declare
     v_ids uuid[];
 begin
+    if not queued_tasks.begin_duty('sweep') then
+        return 0;
+    end if;
     select array_agg(k.id) into v_ids from queued_tasks.token k
      where not exists (select from queued_tasks.lease l where l.ids @> array[k.id]);
     if v_ids is null then
