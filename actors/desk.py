@@ -110,7 +110,8 @@ async def _carry_out(backend: Backend, verb: str, asked: _Arguments, added: list
         case "was_written":
             return await backend.was_written(asked.task)
         case "expect":
-            return await backend.expect(asked.ids)
+            await backend.expect(asked.ids)
+            return None
         case "signed":
             return [b64encode(task.signature or b"").decode() for task in await backend.signed(added)]
         case "news":
