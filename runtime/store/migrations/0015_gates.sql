@@ -369,13 +369,13 @@ begin
         return 0;
     end if;
     select array_agg(k.id) into v_ids from queued_tasks.token k
-     where not exists (select from queued_tasks.lease l where l.ids @> array[k.id]);
+     where k.id not in (select unnest(l.ids) from queued_tasks.lease l);
     if v_ids is null then
         return 0;
     end if;
     -- a claim that is under way has its tokens and its lease at once
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
     delete from queued_tasks.token k
-     where k.id = any (v_ids) and not exists (select from queued_tasks.lease l where l.ids @> array[k.id]);
+     where k.id = any (v_ids) and k.id not in (select unnest(l.ids) from queued_tasks.lease l);
     return cardinality(v_ids);
 end $$;
