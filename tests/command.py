@@ -96,7 +96,7 @@ class Rows:
 
     async def add(self, function: str = "app:send", **options: Any) -> UUID:
         """One task; its id."""
-        task = NewTask(id=uuid7(), function=function, executor=Executor.ASYNC, **{"args": "[]", **options})
+        task = NewTask(id=uuid7(), function=function, **{"args": "[]", "executor": Executor.ASYNC, **options})
         await self._tasks.add([task])
         return task.id
 

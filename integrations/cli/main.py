@@ -152,6 +152,14 @@ def stats(as_json: AsJson = False) -> None:
     _run(show_stats(as_json=as_json))
 
 
+@app.command(rich_help_panel="Look")
+def why(id: Id, as_json: AsJson = False) -> None:
+    """Why a task isn't running, and what to do about it."""
+    from .why import show_why
+
+    _run(show_why(id, as_json=as_json))
+
+
 @tasks.command("list")
 def list_tasks(
     state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
