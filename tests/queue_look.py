@@ -70,6 +70,7 @@ select json_build_object(
     'inbox', (select json_agg(json_build_array(i.id, i.unique_key, i.cancel) order by i.seq) from queued_tasks.inbox i),
     'wishes', (select json_agg(json_build_array(i.id, i.kind)) from queued_tasks.interrupt i
                 where not exists (select from queued_tasks.result r where r.id = i.id)),
+    'held', (select json_agg(l.id) from queued_tasks.lease l),
     'leases', (select json_agg(json_build_array(r.id, r.server)) from queued_tasks.running r)
 )::text
 """
@@ -121,6 +122,7 @@ def compare(model: QueueModel, found: dict[str, Any], *, ordered: bool = True) -
     posted = posted_in(found)
     same("inbox", posted if ordered else {*posted}, model.inbox if ordered else {*model.inbox})
     same("wishes", {UUID(id): kind for id, kind in found["wishes"]}, model.wishes)
+    same("held leases", {UUID(id) for id in found["held"]}, {*model.leases})
     same(
         "leases",
         sorted((UUID(id), UUID(server)) for id, server in found["leases"]),

@@ -60,6 +60,19 @@ begin
       cross join lateral (select from queued_tasks.task t where t.id = u.id for no key update) t;
 end $$;
 
+-- Make settlements of leases in which these tasks are, or were, wait for this transaction, or wait for them: what they
+-- write of a task must not be written while it is removed. These locks come before those of tasks. A plan that knows the
+-- ids hashes them.
+create function queued_tasks.hold_leases(p_ids uuid[]) returns void
+language plpgsql
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+    perform 1 from queued_tasks.lease l
+      where exists (select from unnest(l.ids) u (id) where u.id = any (p_ids))
+      order by l.id for share;
+end $$;
+
 -- Lock tasks and all their descendants.
 create function queued_tasks.lock_families(p_ids uuid[]) returns void
 language plpgsql
@@ -262,16 +275,19 @@ begin
         perform queued_tasks.lock_tasks(v_parents);
     end if;
 
-    select array_agg(t.id order by t.id) into v_gone
+    -- one that is not there was removed while its end was recorded once more
+    select array_agg(u.id order by u.id) into v_gone
       from (select distinct x.id from unnest(p_ended || v_parents) x (id)) u
-     cross join lateral (select k.id from queued_tasks.task k where k.id = u.id and k.auto_remove offset 0) t
-     where t.id <> all (p_waited)
-       and exists (select from queued_tasks.result r where r.id = t.id and r.state = 'done' offset 0)
-       and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40 offset 0)
-       and not exists (select from queued_tasks.dependency d
-                        where d.parent = t.id
-                          and not exists (select from queued_tasks.result x where x.id = d.child offset 0)
-                       offset 0);
+      left join lateral (select k.id, k.auto_remove from queued_tasks.task k where k.id = u.id offset 0) t on true
+     where t.id is null
+        or (t.auto_remove
+            and t.id <> all (p_waited)
+            and exists (select from queued_tasks.result r where r.id = t.id and r.state = 'done' offset 0)
+            and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40 offset 0)
+            and not exists (select from queued_tasks.dependency d
+                             where d.parent = t.id
+                               and not exists (select from queued_tasks.result x where x.id = d.child offset 0)
+                            offset 0));
     if v_gone is not null then
         perform queued_tasks.remove_tasks(v_gone);
     end if;

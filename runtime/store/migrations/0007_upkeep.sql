@@ -54,6 +54,7 @@ begin
     if v_ids is null then
         return 0;
     end if;
+    perform queued_tasks.hold_leases(v_ids);
     perform queued_tasks.remove_tasks(v_ids);
     return cardinality(v_ids);
 end $$;
@@ -107,6 +108,7 @@ begin
         return 0;
     end if;
 
+    perform queued_tasks.hold_leases(v_ids);
     perform queued_tasks.lock_families(v_ids);
     with recursive family (id) as (
         select unnest(v_ids)
