@@ -253,7 +253,7 @@ def in_some_order(made: Sequence[tuple[Call, Any]], world: World, found: dict[st
     raise AssertionError("no order of the two explains it: " + "; ".join(reasons))
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 300)
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 def test_calls_in_any_order_lose_no_task_run_none_early_and_end_none_twice(postgres: str, template: str) -> None:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -263,7 +263,7 @@ def test_calls_in_any_order_lose_no_task_run_none_early_and_end_none_twice(postg
             run_state_machine_as_test(
                 cast("type[RuleBasedStateMachine]", lambda: AnyOrder(stage)),  # any factory will do
                 settings=settings(
-                    max_examples=EXAMPLES or 200,
+                    max_examples=EXAMPLES or 120,
                     stateful_step_count=30,
                     derandomize=not EXAMPLES,
                     database=None,
