@@ -1,14 +1,13 @@
-"""What a worker process holds, and how each of these attempts is accounted for when it ends, or its process does."""
+"""What a worker process holds: attempts, how they travel to it, and how they are recorded."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from ..runtime import wire
-from ..runtime.lifecycle import INTERRUPTED, MOST_CRASHES, Verdict, Why, after_death, after_interrupt, after_timeout
+from ..runtime.lifecycle import MOST_CRASHES, Verdict, Why
 from ..runtime.task import Claimed, ContextWrite, Settled
 
 _MOST_IN_FRAME = 4 * 1024 * 1024  # characters of arguments and contexts, far below what a frame may hold
@@ -22,6 +21,7 @@ class Held(msgspec.Struct, eq=False):
     claimed: Claimed
     started: float | None = None
     wished: float | None = None  # when somebody wanted it to end
+    told: float | None = None  # when it was first heard that it was told to end, and had not
     why: Why | None = None
     context: ContextWrite | None = None  # the last that it told
 
@@ -30,6 +30,13 @@ class Held(msgspec.Struct, eq=False):
         version = 1 if self.context is None else self.context.version + 1
         self.context = ContextWrite(self.claimed, version, value)
         return self.context
+
+    def is_late(self, now: float, grace: float) -> bool:
+        """Whether it should have ended more than `grace` seconds ago, as far as can be seen from outside."""
+        claimed, started = self.claimed, self.started
+        if claimed.timeout is not None and started is not None and now > started + claimed.timeout + grace:
+            return True
+        return self.wished is not None and now > self.wished + grace
 
     @property
     def flagged(self) -> bool:
@@ -63,31 +70,31 @@ def ended(held: Held, end: wire.End, now: float) -> Settled:
 
 def expired(claimed: Claimed, now: float) -> Settled:
     """An attempt that comes too late to be started."""
-    return _settled(Held(claimed), _EXPIRED, now)
+    return settled(Held(claimed), _EXPIRED, now)
 
 
 def refused(claimed: Claimed, flaw: str, now: float) -> Settled:
     """An attempt at a task that must not run because of its signature."""
-    return _settled(Held(claimed), Verdict("failed", None, _SIGNATURE, flaw), now)
+    return settled(Held(claimed), Verdict("failed", None, _SIGNATURE, flaw), now)
 
 
-def bereft(running: Collection[Held], culprits: Collection[Held], killed: bool, now: float) -> list[Settled]:
-    """Attempts that were running when their process died. `culprits`: those for which it was killed; `killed`: it was
-    killed, for them or for none of these.
-
-    After a death of its own accord nobody knows which one was to blame. Those are blamed that were there most often
-    when a worker died: see `is_on_last_life`, at most one of which is in a worker at a time.
-    """
-    most = max((held.claimed.crashes for held in running), default=0)
-
-    def verdict(held: Held) -> Verdict:
-        if held in culprits:
-            return _verdict_on_culprit(held)
-        if killed or held.claimed.crashes < most:
-            return INTERRUPTED
-        return after_death(held.claimed.crashes)
-
-    return [_settled(held, verdict(held), now) for held in running]
+def settled(held: Held, verdict: Verdict, now: float, trace: str | None = None) -> Settled:
+    """An attempt on which somebody else had to decide."""
+    claimed = held.claimed
+    return Settled(
+        claimed.lease,
+        claimed.id,
+        claimed.attempt,
+        verdict.outcome,
+        now - (held.started or now),
+        now,
+        held.flagged,
+        verdict.delay,
+        None,
+        verdict.exception_name,
+        verdict.exception_message,
+        trace,
+    )
 
 
 def runs(attempts: Iterable[tuple[int, Claimed]], *, verified: bool) -> Iterator[wire.Run]:
@@ -103,32 +110,6 @@ def runs(attempts: Iterable[tuple[int, Claimed]], *, verified: bool) -> Iterator
         size += more
     if batch:
         yield wire.Run(batch)
-
-
-def _verdict_on_culprit(held: Held) -> Verdict:
-    """What becomes of an attempt that did not end when it should have, and had to be killed with its process."""
-    if held.why is not None:
-        return after_interrupt(held.why)
-    assert held.claimed.timeout is not None
-    return after_timeout(held.claimed.timeout, held.claimed, random.random())  # noqa: S311  # spreads retries
-
-
-def _settled(held: Held, verdict: Verdict, now: float) -> Settled:
-    claimed = held.claimed
-    return Settled(
-        claimed.lease,
-        claimed.id,
-        claimed.attempt,
-        verdict.outcome,
-        now - (held.started or now),
-        now,
-        held.flagged,
-        verdict.delay,
-        None,
-        verdict.exception_name,
-        verdict.exception_message,
-        None,
-    )
 
 
 def _attempt(no: int, claimed: Claimed, verified: bool) -> wire.Attempt:

@@ -115,7 +115,7 @@ class Keeper(Actor[KeeperMessage]):
                 "settled_per_minute": settled,
                 "load": round(os.getloadavg()[0], 2),
                 "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
-                "error": vitals.error,
+                "error": vitals.trouble,
                 "topic": self._topic,
                 "kinds": {"sync" if sync else "async": asdict(kind) for sync, kind in vitals.kinds.items()},
             },

@@ -122,11 +122,15 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGone:
-    """A worker's process is gone and its attempts are accounted for. `traceback`: it could not start."""
+    """A worker's process is gone and its attempts are accounted for.
+
+    `traceback`: it could not start. `killed`: why its supervisor ended it.
+    """
 
     worker: int
     code: int
     traceback: str | None
+    killed: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,8 +100,8 @@ class Supervisor(Actor[SupervisorMessage]):
                 self._is_ready(worker)
             case WorkerJoined(worker):
                 self._joined(worker)
-            case WorkerGone(worker, code, traceback):
-                self._lost(self._posts[worker], worker, code, traceback)
+            case WorkerGone(worker):
+                self._lost(self._posts[worker], message)
             case WorkerOver(worker):
                 self._over(worker)
             case Wishes() | LeasesGone():
@@ -148,8 +148,7 @@ class Supervisor(Actor[SupervisorMessage]):
     def _joined(self, worker: int) -> None:
         self._posts[worker].active = True
         if self._vitals.state in ("starting", "blocked"):
-            self._vitals.state = "running"
-            self._keeper.tell(Tick())
+            self._become("running")
         self._recovered()
 
     def _look_around(self) -> None:
@@ -158,6 +157,14 @@ class Supervisor(Actor[SupervisorMessage]):
         complete = len(alive) == sum(self._wanted.values()) + 1
         if complete and self._vitals.error and all(post.ready if post.standby else post.active for post in alive):
             self._recovered()
+        loops = [number for number, post in self._posts.items() if post.active and not post.sync]
+        if loops and self._vitals.state in ("running", "blocked"):
+            self._become("blocked" if self._vitals.blocked.keys() >= set(loops) else "running")
+
+    def _become(self, state: str) -> None:
+        if self._vitals.state != state:
+            self._vitals.state = state
+            self._keeper.tell(Tick())
 
     def _recovered(self) -> None:
         if self._keep_dying():
@@ -167,20 +174,26 @@ class Supervisor(Actor[SupervisorMessage]):
             logger.info("workers can start again")
         self._vitals.error = None
 
-    def _lost(self, post: _Post, worker: int, code: int, traceback: str | None) -> None:
+    def _lost(self, post: _Post, gone: WorkerGone) -> None:
         post.gone = True
         was_up = post.active or (post.standby and post.ready)
         post.active = False
         if self._draining is not None:
             return
-        if traceback is not None or not was_up:
-            self._blocked(traceback or f"a worker died while it started ({_cause(code)})")
+        if gone.killed is not None:
+            logger.warning("worker {} was killed, its other tasks run again: {}", gone.worker, gone.killed)
+        elif gone.traceback is not None or not was_up:
+            self._blocked(gone.traceback or f"a worker died while it started ({_cause(gone.code)})")
             return
-        self._deaths.append(time.monotonic())
-        logger.warning("worker {} died ({}); its tasks run again", worker, _cause(code))
-        if self._keep_dying():
-            self._blocked(f"workers die again and again, the last one of {_cause(code)}")
+        else:
+            self._died(gone)
         self._fill()
+
+    def _died(self, gone: WorkerGone) -> None:
+        self._deaths.append(time.monotonic())
+        logger.warning("worker {} died ({}); its tasks run again", gone.worker, _cause(gone.code))
+        if self._keep_dying():
+            self._blocked(f"workers die again and again, the last one of {_cause(gone.code)}")
 
     def _over(self, worker: int) -> None:
         self._stop_worker(self._posts.pop(worker).ref)
@@ -199,13 +212,11 @@ class Supervisor(Actor[SupervisorMessage]):
             logger.error("workers can't start: {}", why)
         self._vitals.error = why
         if not any(post.active for post in self._alive()):
-            self._vitals.state = "blocked"
-            self._keeper.tell(Tick())
+            self._become("blocked")
 
     def _drain(self, grace: float) -> None:
         self._draining = grace
-        self._vitals.state = "draining"
-        self._keeper.tell(Tick())
+        self._become("draining")
         self._claimer.tell(Drain(grace))
         for post in self._alive():
             post.ref.tell(Drain(grace))

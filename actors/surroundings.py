@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import resource
 import sys
 import traceback
 from collections.abc import AsyncIterator
@@ -102,15 +101,6 @@ def why_not(error: BaseException) -> str:
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames))
-
-
-def resident_memory() -> int:
-    """The bytes of memory that this process holds; its highest so far where the kernel doesn't tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * resource.getpagesize()
 
 
 def _imported(reference: str) -> object:

@@ -30,7 +30,7 @@ from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from .reporter import Reporter
-from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
+from .surroundings import NOT_READY, Surroundings, why_not
 from .worker_backend import WorkerBackend, workplace
 
 _AT_ONCE: Final = 0.001  # seconds; 0 would stop the timer
@@ -104,6 +104,11 @@ class Line:
                     return waiting
         return None
 
+    def late(self) -> list[int]:
+        """What runs, if it was told to end."""
+        with self._changed:
+            return [self._running.attempt.no] if self._running is not None and self._running.why else []
+
     def drain(self) -> list[int]:
         """Let nothing start any more; the numbers of what has not started."""
         with self._changed:
@@ -169,7 +174,7 @@ class Intercom(Thread):
             case wire.Run(attempts):
                 self._return(self._line.extend(attempts))
             case wire.Ping(n):
-                self.mailbox.send(wire.Pong(n, resident_memory()))
+                self.mailbox.send(wire.Pong(n, self._line.late()))
             case wire.Interrupt(no, why):
                 unstarted = self._line.interrupt(no, Why(why))
                 if unstarted is not None:

@@ -21,7 +21,7 @@ class Vitals:
 
     state: str = "starting"  # written by the supervisor
     workers: int = 0
-    error: str | None = None  # why the application can't be imported
+    error: str | None = None  # why workers can't start
     kinds: dict[bool, Capacity] = field(default_factory=dict)  # of async (False) and sync workers, by the claimer
     resting: bool = False  # takes no tasks because somebody wants it drained
     claimed: int = 0
@@ -31,6 +31,13 @@ class Vitals:
     lost: int = 0
     beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
     memory: dict[int, int] = field(default_factory=dict)  # bytes by worker, written by the workers
+    blocked: dict[int, str] = field(default_factory=dict)  # workers that don't answer, and why; written by the workers
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the workers, for people."""
+        said = [f"worker {number} does not answer: {why}" for number, why in sorted(self.blocked.items())]
+        return "\n".join([*said, *([self.error] if self.error else [])]) or None
 
     @property
     def slots(self) -> int:

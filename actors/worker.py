@@ -20,7 +20,8 @@ from ..runtime.process import WorkerProcess
 from ..runtime.signing import Seals
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
 from .console import relay
-from .held import Held, bereft, ended, expired, is_on_last_life, refused, runs
+from .held import Held, ended, expired, is_on_last_life, refused, runs
+from .judgement import Judgement, bereft, judge
 from .messages import (
     Activate,
     Asked,
@@ -52,13 +53,17 @@ from .messages import (
     WorkerReady,
     Writes,
 )
+from .pulse import Pulse
 from .vitals import Vitals
 
-KILL_GRACE = 5.0  # seconds that an attempt may stay past its timeout before its process is killed
-WISH_GRACE = 5.0  # seconds that it has to end once somebody wants it cancelled or stopped
+CLEANUP_GRACE = 4.0  # seconds that an attempt has to end once it was told to, before its process is killed
+BLOCKED_GRACE = (
+    1.0  # seconds beyond its time after which one is late that can't be told, because its process is blocked
+)
+SILENCE = 2.0  # seconds without an answer after which a process is blocked
+SHOWN_AFTER = 5.0  # seconds without an answer after which that is said
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
-PING_EVERY = 5.0  # seconds
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
@@ -106,15 +111,15 @@ class Worker(Actor[WorkerMessage]):
         self._contexts: dict[int, ContextWrite] = {}
         self._logs: list[LogWrite] = []
         self._flushed_at = 0.0
-        self._pinged_at = 0.0
         self._leave_by: float | None = None
         self._failure: str | None = None
-        self._culprits: list[Held] = []
-        self._killed = False
+        self._judgement: Judgement | None = None  # once it is killed
+        self._active = False
         self._dead = False
 
     async def started(self) -> None:
         self._process = WorkerProcess(self._entry, self._argument)  # type: ignore[arg-type]  # either kind of entry
+        self._pulse = Pulse(self._process)
         await self._process.spawn(_DECODER, self.ref.tell, lambda _error: None)
         self._process.exited.add_done_callback(lambda exited: self.ref.tell(Died(exited.result())))
 
@@ -136,8 +141,8 @@ class Worker(Actor[WorkerMessage]):
                 self._note_logs(lines)
             case Tick():
                 self._tick(time.monotonic())
-            case wire.Pong(_, memory):
-                self._vitals.memory[self._number] = memory
+            case wire.Pong(_, late):
+                self._hear(late, time.monotonic())
             case wire.Call():
                 self._tell.desk.tell(Asked(message, self._number, self._process.send))
             case wire.Ready() | Activate() | wire.Active() | wire.NotReady() | wire.Bye():
@@ -176,6 +181,7 @@ class Worker(Actor[WorkerMessage]):
                 self._standby = False
                 self._process.send(wire.Activate())
             case wire.Active(slots):
+                self._active = True
                 joined = WorkerJoined(self._number, self._argument.kind == "sync", slots, self.ref)
                 self._tell.claimer.tell(joined)
                 self._tell.supervisor.tell(joined)
@@ -279,20 +285,58 @@ class Worker(Actor[WorkerMessage]):
             self._flushed_at = now
             self._tell.recorder.tell(Writes(list(self._contexts.values()), self._logs_so_far()))
             self._contexts = {}
-        if now - self._pinged_at >= PING_EVERY:
-            self._pinged_at = now
-            self._process.send(wire.Ping(0))
-        for held in self._running():
+        for held in self._running().values():
             held.started = held.started or now
-        self._culprits = self._culprits or [held for held in self._running() if _is_overdue(held, now)]
-        if self._culprits or (self._leave_by is not None and now > self._leave_by):
-            self._kill()
+        if self._judgement is not None:
+            return
+        if self._active:
+            self._pulse.beat(now)
+        if self._leave_by is not None and now > self._leave_by:
+            self._kill(Judgement("it did not leave in time"))
+        elif self._pulse.silence(now) > SILENCE:
+            self._look_at_blocked(now)
+        else:
+            self._end_stubborn(now)
 
-    def _running(self) -> list[Held]:
-        return list(islice(self._held.values(), self._argument.slots))
+    def _running(self) -> dict[int, Held]:
+        return dict(islice(self._held.items(), self._argument.slots))
 
-    def _kill(self) -> None:
-        self._killed = True
+    def _hear(self, late: list[int], now: float) -> None:
+        for held in self._running().values():
+            if held.started is not None and held.started > self._pulse.heard_at:
+                held.started = now  # the process may have been busy with something else since it was sent there
+        for no in late:
+            if held_late := self._held.get(no):
+                held_late.told = held_late.told or now
+        self._pulse.hear(now)
+        self._vitals.memory[self._number] = self._process.memory
+        if self._vitals.blocked.pop(self._number, None):
+            logger.info("worker {} answers again", self._number)
+
+    def _end_stubborn(self, now: float) -> None:
+        """Kill the process for what has not ended although it was told to."""
+        stubborn = [held for held in self._running().values() if held.told and now > held.told + CLEANUP_GRACE]
+        if stubborn:
+            names = ", ".join(f"{held.claimed.id} ({held.claimed.name})" for held in stubborn)
+            self._kill(Judgement(f"it was told to end, and goes on: task {names}", tuple(stubborn)))
+
+    def _look_at_blocked(self, now: float) -> None:
+        """Say what blocks the process; kill it for what is late in it, at once if that is to blame."""
+        running = self._running()
+        alone = self._argument.slots == 1
+        late = [held for held in running.values() if held.is_late(now, BLOCKED_GRACE)]
+        tells = not alone and self._pulse.silence(now) > SHOWN_AFTER and self._number not in self._vitals.blocked
+        if not (late or tells) or not self._pulse.inquire(now):
+            return
+        judgement = judge(running, late, self._pulse.account, alone=alone)
+        if judgement.culprits or any(held.is_late(now, CLEANUP_GRACE) for held in late):
+            self._kill(judgement)
+        elif tells:
+            self._vitals.blocked[self._number] = judgement.reason
+            logger.warning("worker {} does not answer: {}", self._number, judgement.reason)
+
+    def _kill(self, judgement: Judgement) -> None:
+        self._judgement = judgement
         self._process.kill()
 
     def _interrupt_tasks(self, ids: Iterable[UUID], why: Why) -> None:
@@ -312,7 +356,7 @@ class Worker(Actor[WorkerMessage]):
         if self._ready:
             self._process.send(wire.Drain(grace))
         else:
-            self._kill()  # it is still importing: nothing is lost, and nobody has to wait for that
+            self._kill(Judgement("it still imports"))  # nothing is lost, and nobody has to wait for that
 
     def _hand_back(self) -> None:
         self._give_back(list(self._kept_back))
@@ -326,22 +370,16 @@ class Worker(Actor[WorkerMessage]):
     def _bury(self, code: int) -> None:
         """Account for what the process held when it died: what ran, what was to blame, what had not started."""
         self._dead = True
-        running = self._running()
-        settled = bereft(running, self._culprits, self._killed, time.monotonic())
+        running = list(self._running().values())
+        settled = bereft(running, self._judgement, time.monotonic())
         contexts = [held.context for held in running if held.context is not None]
         self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), []))
         self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
         self._hand_back()
         self._held.clear()
         self._vitals.memory.pop(self._number, None)
+        self._vitals.blocked.pop(self._number, None)
         self._tell.claimer.tell(WorkerLeft(self._number, self.ref))
         self._tell.desk.tell(AskerGone(self._number))
-        self._tell.supervisor.tell(WorkerGone(self._number, code, self._failure))
-
-
-def _is_overdue(held: Held, now: float) -> bool:
-    timeout = held.claimed.timeout
-    assert held.started is not None
-    if timeout is not None and now > held.started + timeout + KILL_GRACE:
-        return True
-    return held.wished is not None and now > held.wished + WISH_GRACE
+        reason = None if self._judgement is None else self._judgement.reason
+        self._tell.supervisor.tell(WorkerGone(self._number, code, self._failure, reason))

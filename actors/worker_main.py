@@ -22,11 +22,13 @@ from ..runtime.framing import Mailbox
 from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
+from ..runtime.stacks import MARKS, marked
 from .reporter import Reporter
-from .surroundings import NOT_READY, Surroundings, resident_memory, why_not
+from .surroundings import NOT_READY, Surroundings, why_not
 from .worker_backend import WorkerBackend, workplace
 
 _SHORTEST_ALARM: Final = 0.001  # seconds; the loop's clock is coarser than the deadlines
+_ROBBED: Final = 1.0  # seconds that an alarm is late when somebody has blocked the loop
 _LEFTOVERS: Final = 1.0  # seconds for asyncio tasks that outlived their attempt
 
 
@@ -61,6 +63,7 @@ class AsyncWorker:
         self._workplace = workplace(self._reporter, self._backend, block_on(self._loop))
         self._functions: Functions
         self._slots = 0  # until it is active
+        self._runs = marked(AsyncWorker._run)
         self._waiting: deque[wire.Attempt] = deque()
         self._running: dict[int, Running] = {}
         self._activate = asyncio.Event()
@@ -97,7 +100,7 @@ class AsyncWorker:
             case wire.Run(attempts):
                 self._accept(attempts)
             case wire.Ping(n):
-                self._mailbox.send(wire.Pong(n, resident_memory()))
+                self._mailbox.send(wire.Pong(n, [no for no, running in self._running.items() if running.why]))
             case wire.Interrupt(no, why):
                 self._interrupt_one(no, Why(why))
             case wire.Answer():
@@ -138,7 +141,8 @@ class AsyncWorker:
             attempt = self._waiting.popleft()
             running = Running(attempt, self._workplace)
             self._running[attempt.no] = running
-            running.cancel = self._loop.create_task(self._run(running)).cancel
+            run_marked = self._runs[attempt.no % MARKS]
+            running.cancel = self._loop.create_task(run_marked(self, running)).cancel
 
     async def _run(self, running: Running) -> None:
         if running.why is None:
@@ -162,13 +166,20 @@ class AsyncWorker:
         self._alarm = self._loop.call_later(max(deadline - time.monotonic(), _SHORTEST_ALARM), self._ring)
 
     def _ring(self) -> None:
-        """Time out what is past its deadline. One alarm for all: most tasks end long before theirs."""
+        """Time out what is past its deadline. One alarm for all: most tasks end long before theirs.
+
+        When somebody has kept the loop to himself, each task that had no use of its time meanwhile gets it back, once.
+        """
         now = time.monotonic()
+        robbed = now - self._alarm_at
         self._alarm_at = math.inf
         nearest = math.inf
         for running in self._running.values():
             if running.deadline is None or running.why is not None:
                 continue
+            if running.deadline <= now and robbed > _ROBBED and not running.spared:
+                running.spared = True
+                running.deadline = now + robbed
             if running.deadline <= now:
                 self._interrupt(running, Why.TIMEOUT)
             else:

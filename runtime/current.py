@@ -70,6 +70,7 @@ class Running:
         "ordinal",
         "outbox",
         "over",
+        "spared",
         "started",
         "why",
         "workplace",
@@ -83,6 +84,7 @@ class Running:
         self.why: Why | None = None  # set before it is interrupted
         self.cancel: Callable[[], object] | None = None
         self.over = False
+        self.spared = False  # it was given back the time that another one took
         self.context: Context | None = None  # made when it is first used
         self.outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
         self.handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for

@@ -112,7 +112,7 @@ def run_blocking(
                 _tell_blocking(on_pre_run, running, loop)
             course.value = function.call(*args, **kwargs)
             if function.is_async:
-                course.value = loop.run(cast("Coroutine[Any, Any, object]", course.value), context=copy_context())
+                course.value = _run_on(loop, cast("Coroutine[Any, Any, object]", course.value))
             if running.outbox is not None:
                 course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
         course.encode()
@@ -277,6 +277,25 @@ async def _on_thread(
         except asyncio.CancelledError:
             if course.running.why is None:
                 raise
+
+
+def _run_on(loop: asyncio.Runner, coroutine: Coroutine[Any, Any, object]) -> object:
+    """The result of `coroutine`; it is over when this returns, also when an exception ends the loop's run instead."""
+    work = loop.get_loop().create_task(coroutine, context=copy_context())
+    try:
+        return loop.run(_result_of(work))
+    except BaseException:
+        work.cancel()
+        loop.run(_over(work))
+        raise
+
+
+async def _result_of(work: asyncio.Task[object]) -> object:
+    return await work
+
+
+async def _over(work: asyncio.Task[object]) -> None:
+    await asyncio.wait([work])
 
 
 async def _tell(point: HookPoint, running: Running, **told: object) -> None:

@@ -52,6 +52,7 @@ class Verdict:
 
 DONE: Final = Verdict("done")
 INTERRUPTED: Final = Verdict("interrupted", 0.0)
+BLOCKED: Final = Verdict("blocked", 0.0)  # it blocked its event loop, or may have: from now on it runs alone
 STOPPED: Final = Verdict("stopped", math.inf)
 
 

@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import Pipe, get_context, resource_tracker
+from multiprocessing.connection import Connection
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ from aiomultiprocess.core import Process
 from aiomultiprocess.types import Unit
 
 from .framing import FrameReader, Mailbox
+from .stacks import QUESTION, Account, answer_questions, read
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
         self._pid: int | None = None
         self._exit_code: int | None = None
         self._mailbox: Mailbox[Any]
+        self._answers: Connection
+        self._said = b""
 
     async def spawn(
         self,
@@ -67,14 +71,17 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
         Blocks the loop for the few milliseconds that a process takes to start.
         """
         mine, theirs = socket.socketpair()
+        self._answers, answers = Pipe(duplex=False)
+        os.set_blocking(self._answers.fileno(), False)
         self._mailbox = Mailbox(decoder, on_message, lambda error: self._hung_up(error, on_closed))
         try:
-            with theirs:
-                self._start(theirs)
+            with theirs, answers:
+                self._start(theirs, answers)
             self._watch()
             await self._mailbox.connect(mine)
         except BaseException:
             mine.close()
+            self._answers.close()
             self._mailbox.abort()
             self.kill()
             raise
@@ -107,8 +114,31 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
         if self._pid is not None and self._exit_code is None:
             self.aio_process.kill()
 
-    def _start(self, theirs: socket.socket) -> None:
-        arguments = (self._entry, theirs, os.getpid(), self._argument)
+    def ask(self) -> None:
+        """Let the child say what its main thread is doing, however busy that is; see `account`."""
+        self.account()  # what is left of an earlier answer
+        self._said = b""
+        if self._pid is not None and self._exit_code is None:
+            os.kill(self._pid, QUESTION)
+
+    def account(self) -> Account | None:
+        """What the child has said by now; None: nothing, not even its kernel let it answer."""
+        with suppress(BlockingIOError):
+            while self._exit_code is None and (said := os.read(self._answers.fileno(), _READ_SIZE)):
+                self._said += said
+        return read(self._said.decode(errors="replace"))
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that the child holds, those of its own children not counted; 0 when it is dead."""
+        from psutil import Error, Process  # only now: a child, which imports this module, too, has no use for it
+
+        with suppress(Error):
+            return int(Process(self._pid).memory_info().rss) if self._exit_code is None else 0
+        return 0
+
+    def _start(self, theirs: socket.socket, answers: Connection) -> None:
+        arguments = (self._entry, theirs, answers, os.getpid(), self._argument)
         context = get_context("spawn")
         if inspect.iscoroutinefunction(self._entry):
             unit = Unit(child_main, arguments, {}, None, loop_initializer=uvloop.new_event_loop)
@@ -139,6 +169,7 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
         self.aio_process.join()
         code = self.aio_process.exitcode
         atexit.unregister(self.kill)
+        self._answers.close()
         self._exit_code = _UNKNOWN if code is None else code
         if code is not None:
             self.aio_process.close()
@@ -158,22 +189,28 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
             self._exited.set_result(self._exit_code)
 
 
-async def child_main(entry: AsyncEntry[A], sock: socket.socket, parent: int, argument: A) -> None:
+async def child_main(entry: AsyncEntry[A], sock: socket.socket, answers: Connection, parent: int, argument: A) -> None:
     """Run `entry` in the child of process `parent`, on the loop that is running."""
-    adopt_parent(parent)
-    sock.set_inheritable(False)
+    _grow_up(sock, answers, parent)
     await entry(sock, argument)
 
 
-def run_child_blocking(entry: BlockingEntry[A], sock: socket.socket, parent: int, argument: A) -> None:
+def run_child_blocking(
+    entry: BlockingEntry[A], sock: socket.socket, answers: Connection, parent: int, argument: A
+) -> None:
     """Run `entry` in the child of process `parent`, on the main thread and without an event loop.
 
     A signal handler that raises can interrupt what the main thread runs; a thread that `entry` starts reads
     `messages_from_parent`.
     """
+    _grow_up(sock, answers, parent)
+    entry(sock, argument)
+
+
+def _grow_up(sock: socket.socket, answers: Connection, parent: int) -> None:
     adopt_parent(parent)
     sock.set_inheritable(False)
-    entry(sock, argument)
+    answer_questions(answers)
 
 
 def adopt_parent(parent: int) -> None:

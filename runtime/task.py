@@ -221,7 +221,7 @@ class Settled(msgspec.Struct, gc=False):
 
     `delay` None ends the task with `outcome` (done, failed, cancelled); otherwise another attempt follows after that
     many seconds (0: at once, ahead of the line; infinity: when somebody retries it) and `outcome` is one of failed,
-    timeout, retry, interrupted, crashed, stopped. `took` in seconds; `ended` is a reading of time.monotonic().
+    timeout, retry, interrupted, blocked, crashed, stopped. `took` in seconds; `ended` is a reading of time.monotonic().
     """
 
     lease: UUID

@@ -233,10 +233,13 @@ class Logged(msgspec.Struct, tag="logged", array_like=True):
 
 
 class Pong(msgspec.Struct, tag="pong", array_like=True):
-    """Answered by the loop that runs user code (async), or by the I/O thread (sync)."""
+    """Answered by the loop that runs user code (async), or by the I/O thread (sync).
+
+    `late`: attempts that were told to end, by their deadline or by an Interrupt, and have not ended.
+    """
 
     n: int
-    memory: int  # bytes, resident
+    late: list[int]
 
 
 class Call(msgspec.Struct, tag="call", array_like=True):

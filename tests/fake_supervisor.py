@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ import msgspec
 from queued_tasks.actors import sync_worker_main, worker_main
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.process import WorkerProcess
+from queued_tasks.runtime.stacks import Account
+from tests.waiting import wait_until
 
 T = TypeVar("T")
 
@@ -84,6 +86,24 @@ class FakeSupervisor:
     async def said(self, message: str) -> int:
         """Wait for a log line of a task; the number of its attempt."""
         return await self.until(lambda: next((line.no for line in self.lines if line.message == message), None))
+
+    async def account(self, *, told: bool = True) -> Account:
+        """What the process says once its main thread is in a function of the module; `told`: by Python, too."""
+
+        def is_there() -> bool:
+            account = self.process.account()
+            return account is not None and "tasks_for_workers.py" in account.place and account.told >= told
+
+        async def asked() -> bool:
+            self.process.ask()
+            with suppress(AssertionError):
+                await wait_until(is_there, deadline=1)
+            return is_there()
+
+        await wait_until(asked)
+        account = self.process.account()
+        assert account is not None
+        return account
 
     async def exit_code(self) -> int:
         async with asyncio.timeout(LIMIT):

@@ -101,6 +101,39 @@ async def sleep_on() -> str:
     return "slept"
 
 
+async def sleep_then_say() -> None:
+    plain.info("sleeping")
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        plain.info("over")
+
+
+async def swallow() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+
+def swallow_plainly() -> None:
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(1000)
+
+
+async def block() -> None:
+    while True:
+        pass
+
+
+async def block_in_child() -> None:
+    await asyncio.gather(asyncio.sleep(1000), block())
+
+
+async def count_for_ages() -> None:
+    sum(range(10**15))
+
+
 def spin() -> None:
     plain.info("spinning")
     while True:

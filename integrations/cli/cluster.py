@@ -109,7 +109,7 @@ def _print_status(found: Condition, settings: Settings) -> None:
         ]
     )
     for name, error in found.errors.items():
-        say(Text(f"\n{name} can't import its app: {visible(error.splitlines()[-1])}", style="red"))
+        say(Text(f"\n{name}: {visible(error.splitlines()[-1])}", style="red"))
     say()
     say(Text(f"Attention: {found.problem}", style="red") if found.problem else Text("All is well.", style="green"))
 

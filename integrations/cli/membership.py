@@ -65,7 +65,7 @@ def servers_grid(rows: Sequence[Row], lease_ttl: timedelta, width: int) -> Rende
 
 
 def errors_of(rows: Sequence[Row]) -> dict[str, str]:
-    """What keeps servers from taking tasks, by their names: the errors of applications that can't be imported."""
+    """What is wrong with the workers of servers, by their names: an import that fails, a loop that is blocked."""
     said = {row["name"]: details_of(row).get("error") for row in rows if row["present"]}
     return {name: error.strip() for name, error in said.items() if error}
 

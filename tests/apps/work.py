@@ -45,33 +45,33 @@ async def large(text: str) -> int:
     return len(text)
 
 
-def _mark(folder: str, what: str) -> None:
+def mark(folder: str, what: str) -> None:
     Path(folder, f"{what}.{os.getpid()}.{uuid4().hex}").touch()
 
 
 async def hold(folder: str) -> int:
     """Say that it has started, end once there is a file `go`; say that it has ended, however it does."""
-    _mark(folder, "started")
+    mark(folder, "started")
     try:
         await wait_until(Path(folder, "go").exists, deadline=300)
     finally:
-        _mark(folder, "ended")
+        mark(folder, "ended")
     return os.getpid()
 
 
 def hold_plainly(folder: str) -> int:
-    _mark(folder, "started")
+    mark(folder, "started")
     while not Path(folder, "go").exists():
         time.sleep(0.01)
     return os.getpid()
 
 
 async def say(folder: str, what: str) -> None:
-    _mark(folder, what)
+    mark(folder, what)
 
 
 async def kill_worker(folder: str) -> None:
-    _mark(folder, "started")
+    mark(folder, "started")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -114,7 +114,7 @@ def spin_plainly() -> None:
 
 @task(max_retries=0)
 async def spin(folder: str) -> None:
-    _mark(folder, "spinning")
+    mark(folder, "spinning")
     while True:
         pass
 

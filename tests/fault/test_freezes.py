@@ -76,7 +76,7 @@ async def test_a_worker_that_stood_still_goes_on_where_it_was(database: str, tri
         await trial.check(ends=frozenset())
 
 
-async def test_a_worker_that_stands_still_is_killed_once_a_task_of_it_is_overdue(
+async def test_a_worker_that_stands_still_is_killed_once_a_task_of_it_is_overdue_and_nothing_is_failed_for_it(
     database: str, trial: Trial, tasks: QueuedTasks
 ) -> None:
     async with running_server(database, workers=2, concurrency=20) as server:
@@ -86,8 +86,7 @@ async def test_a_worker_that_stands_still_is_killed_once_a_task_of_it_is_overdue
         await wait_until(lambda: any(run.task == overdue.id for run in trial.runs()))
         trial.strikes()
         os.kill(next(run.pid for run in trial.running() if run.task == overdue.id), signal.SIGSTOP)
-        with pytest.raises(TaskTimeout):
-            await overdue.wait(LIMIT)
+        await overdue.wait(LIMIT)
         await trial.check()
 
 

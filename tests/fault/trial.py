@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 WORKER_DEATH = 4 * 1.0  # seconds: four times what is promised
 SERVER_DEATH = 4 * 5.0
-FOR_AGAIN = frozenset({"interrupted", "crashed"})  # ends of attempts that no task is to blame for
+FOR_AGAIN = frozenset({"interrupted", "blocked", "crashed"})  # ends of attempts that no task is to blame for
 
 
 @dataclass

@@ -233,7 +233,7 @@ async def test_check_prints_its_document_when_the_database_is_away() -> None:
 async def test_status_names_the_error_of_an_app_that_can_not_be_imported(database: str, rows: Rows) -> None:
     await rows.serve(state="blocked", details={"error": "Traceback ...\nModuleNotFoundError: No module named 'shop'"})
     ran = await queued_tasks("status", database=database)
-    assert "web-1 can't import its app: ModuleNotFoundError: No module named 'shop'" in ran.out
+    assert "web-1: ModuleNotFoundError: No module named 'shop'" in ran.out
 
 
 # ---- errors

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from queued_tasks.runtime import wire
+from queued_tasks.runtime.stacks import QUESTION
 from tests.fake_supervisor import TASKS, worker
+from tests.waiting import wait_until
 
 KINDS = pytest.mark.parametrize(("kind", "suffix"), [("async", ""), ("sync", "_plainly")])
 
@@ -203,7 +207,72 @@ async def test_a_sync_worker_answers_pings_while_its_function_spins() -> None:
         await supervisor.said("spinning")
         supervisor.process.send(wire.Ping(7))
         pong = await supervisor.first(wire.Pong)
-    assert (pong.n, pong.memory > 10_000_000) == (7, True)
+    assert (pong.n, pong.late) == (7, [])
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "swallow"), ("sync", "swallow_plainly")])
+async def test_a_pong_names_what_was_told_to_end_and_goes_on(kind: str, function: str) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function, timeout=0.05)
+
+        def late() -> list[int] | None:
+            supervisor.process.send(wire.Ping(1))
+            return next((pong.late for pong in supervisor.all(wire.Pong) if pong.late), None)
+
+        assert await supervisor.until(late) == [no]
+
+
+async def test_an_async_function_in_a_sync_worker_is_over_when_it_was_interrupted() -> None:
+    async with worker("sync") as supervisor:
+        no = supervisor.run("sleep_then_say")
+        await supervisor.said("sleeping")
+        supervisor.process.send(wire.Interrupt(no, "stop"))
+        end = await supervisor.end_of(no)
+        after = await supervisor.result_of("add", 1, 2)
+    assert (end.outcome, after.result) == ("stopped", "3")
+    assert [line.message for line in supervisor.lines] == ["sleeping", "over"]
+
+
+# ---- what the main thread is doing
+
+
+@pytest.mark.parametrize(("kind", "function"), [("async", "block"), ("async", "block_in_child"), ("sync", "spin")])
+async def test_a_busy_process_names_the_attempt_that_keeps_it_busy(kind: str, function: str) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function)
+        account = await supervisor.account()
+    assert account.attempt == no
+
+
+async def test_a_process_that_keeps_the_interpreter_to_itself_shows_the_mark_of_the_attempt() -> None:
+    async with worker() as supervisor:
+        others = [supervisor.run("sleep", 1000) for _ in range(3)]
+        no = supervisor.run("count_for_ages")
+        account = await supervisor.account(told=False)
+    assert [number for number in (*others, no) if account.points_at(number)] == [no]
+    assert account.place.endswith("in count_for_ages")
+
+
+async def test_a_frozen_process_says_nothing_before_it_goes_on() -> None:
+    async with worker() as supervisor:
+        pid = supervisor.process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        supervisor.process.ask()
+        assert supervisor.process.account() is None
+        os.kill(pid, signal.SIGCONT)
+        await wait_until(supervisor.process.account)
+
+
+async def test_answers_that_nobody_reads_hold_nobody_up() -> None:
+    async with worker() as supervisor:
+        no = supervisor.run("sleep", 0.5)
+        assert supervisor.process.pid is not None
+        for _ in range(1000):
+            os.kill(supervisor.process.pid, QUESTION)
+            await asyncio.sleep(0)
+        assert (await supervisor.end_of(no)).outcome == "done"
 
 
 # ---- start and end of the worker
@@ -402,4 +471,5 @@ async def test_a_signal_to_the_group_is_left_to_the_supervisor(number: signal.Si
 async def test_a_worker_without_an_application_is_small() -> None:
     async with worker(allowed_modules=("app",), app_dir=None) as supervisor:
         supervisor.process.send(wire.Ping(1))
-        assert (await supervisor.first(wire.Pong)).memory < 45_000_000
+        await supervisor.first(wire.Pong)
+        assert 10_000_000 < supervisor.process.memory < 45_000_000

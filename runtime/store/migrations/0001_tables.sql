@@ -90,7 +90,7 @@ create table queued_tasks.attempt (
     id                  uuid        not null,
     attempt             integer     not null,
     outcome             text        not null
-                        check (outcome in ('failed', 'timeout', 'retry', 'interrupted', 'crashed', 'stopped')),
+                        check (outcome in ('failed', 'timeout', 'retry', 'interrupted', 'blocked', 'crashed', 'stopped')),
     server              uuid        not null,
     started_at          timestamptz not null,
     ended_at            timestamptz not null,
@@ -100,7 +100,8 @@ create table queued_tasks.attempt (
     exception_traceback text,
     primary key (id, attempt)
 );
-comment on table queued_tasks.attempt is 'failed and timeout count as failures, crashed against the crash budget';
+comment on table queued_tasks.attempt is
+    'failed and timeout count as failures, crashed against the crash budget; what was blocked once is for sync workers';
 
 create table queued_tasks.result (
     id                  uuid        primary key,

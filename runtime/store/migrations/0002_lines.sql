@@ -6,7 +6,8 @@
 -- keys are looked up one by one for the same reason: in a small table `= any` is dearer than to read all of it.
 
 -- Put tasks to the end of their lines, or among the delayed when they are not due. `again`: interrupted ones, ahead of
--- those that never had a turn. Returns how many may be claimed at once.
+-- those that never had a turn. What has blocked the event loop that it shared with others goes to the sync workers from
+-- now on: there it is alone. Returns how many may be claimed at once.
 create function queued_tasks.line_up(p_ids uuid[], p_attempts integer[], p_again boolean) returns integer
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -21,12 +22,16 @@ begin
         return 0;
     end if;
     insert into queued_tasks.lane (channel, priority, sync, again)
-    select distinct t.channel, t.priority, t.executor = 1, p_again
-      from unnest(p_ids) u (id)
-      join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
+    select distinct t.channel, t.priority, t.sync, p_again
+      from unnest(p_ids, p_attempts) u (id, attempt)
+      join lateral (
+           select k.channel, k.priority,
+                  k.executor = 1 or u.attempt > 1 and exists (
+                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync
+             from queued_tasks.task k where k.id = u.id offset 0) t on true
      where not exists (select from queued_tasks.lane l
                         where l.channel = t.channel and l.priority = t.priority
-                          and l.sync = (t.executor = 1) and l.again = p_again)
+                          and l.sync = t.sync and l.again = p_again)
      order by 1, 2, 3
     on conflict do nothing;
 
@@ -39,9 +44,13 @@ begin
     insert into queued_tasks.ready (lane, id, attempt, key)
     select l.id, t.id, u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
       from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
-      join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
+      join lateral (
+           select k.id, k.channel, k.priority, k.run_at, k.key,
+                  k.executor = 1 or u.attempt > 1 and exists (
+                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync
+             from queued_tasks.task k where k.id = u.id offset 0) t on true
       join queued_tasks.lane l
-        on l.channel = t.channel and l.priority = t.priority and l.sync = (t.executor = 1) and l.again = p_again
+        on l.channel = t.channel and l.priority = t.priority and l.sync = t.sync and l.again = p_again
      where t.run_at is null or t.run_at <= v_now or p_again
      order by u.place;
     get diagnostics v_count = row_count;

@@ -436,3 +436,19 @@ async def test_versions_of_a_context_do_not_pile_up(store: Store) -> None:
     for version in range(20):
         await store.tasks.record(server, [ContextWrite(it, version, "{}")], [])
     assert await store.count("context") == 1
+
+
+@pytest.mark.parametrize("attempts", [["blocked"], ["blocked", "failed"]])
+async def test_what_has_blocked_a_loop_goes_to_the_sync_workers_ever_after(store: Store, attempts: list[str]) -> None:
+    await store.one()
+    server = await store.server()
+    for outcome in attempts:
+        delay = 0.0 if outcome == "blocked" else 0.001
+        await store.run(server, outcome, delay=delay)
+    await wait_until(lambda: _promoted(store, attempts))
+    it = await store.claim_one(server)
+    assert next(lane.sync for lane in store.tasks.lanes if lane.id == it.lane)
+
+
+async def _promoted(store: Store, attempts: list[str]) -> bool:
+    return attempts[-1] == "blocked" or (await store.upkeep.promote(10))[0] == 1
