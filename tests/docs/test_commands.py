@@ -37,7 +37,7 @@ def options_of(command: Command) -> set[str]:
 
 def typed() -> list[str]:
     """Every command line in the blocks of all pages, a placeholder `ID` or `<id>` filled."""
-    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
     shown = (block for page in pages for block in blocks_of(page) if block.language != "python")
     lines = [line for block in shown for line in block.code.splitlines()]
     return [

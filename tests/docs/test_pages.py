@@ -14,7 +14,7 @@ from tests.command import Ran, environment, started
 from tests.docs.blocks import LANGUAGES, SERVER, blocks_of, write_files
 from tests.docs.tables import DOCS, ROOT
 
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 RUNNER = Path(__file__).with_name("blocks.py")
 
 

@@ -186,3 +186,17 @@ async def test_a_claim_above_the_low_water_does_not_walk_over_what_was_claimed_b
     await store.claim(server, BATCH)
     assert above < 20
     assert plans.pages("ready") > 10 * above
+
+
+@pytest.mark.parametrize("state", ["waits in line", "is claimed, while vacuum is held back"])
+async def test_a_look_at_the_backlog_reads_no_more_than_it_is_asked_for(store: Store, state: str) -> None:
+    await store.session.connection.execute(FILL)
+    if state != "waits in line":
+        pin = await store.another()
+        await pin.session.connection.execute("begin isolation level repeatable read")
+        await pin.count("server")
+        await store.claim(await store.server(), 5_000)
+    plans = await Plans.of(store)
+    await store.session.connection.execute("select queued_tasks.backlog(1000)")
+    assert (plans.blind(), plans.greedy(20_000)) == ([], [])
+    assert plans.pages("ready") < 200
