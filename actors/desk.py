@@ -76,6 +76,8 @@ class _Arguments(msgspec.Struct):
     subtree: bool = False
     progress: str = ""
     line: int = 0
+    message: str = ""
+    exception: str = ""
 
     @property
     def task(self) -> UUID:
@@ -109,6 +111,9 @@ async def _carry_out(backend: Backend, verb: str, asked: _Arguments, added: list
             return await backend.wait(asked.task, asked.timeout)
         case "was_written":
             return await backend.was_written(asked.task)
+        case "note":
+            await backend.note(asked.task, asked.message, asked.exception)
+            return None
         case "expect":
             await backend.expect(asked.ids)
             return None

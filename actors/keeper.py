@@ -16,7 +16,7 @@ from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.servers import Beat, Intent, Peer, ServerStore, Wanted
 from ..runtime.task import ServerId
 from .identity import Identity
-from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, Rest, SupervisorMessage, Wishes
+from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, Rest, SupervisorMessage, Wake, Wishes
 from .vitals import Vitals
 
 BEAT_EVERY = 2.0  # seconds
@@ -73,6 +73,10 @@ class Keeper(Actor[KeeperMessage]):
         changed = PeersChanged(news.peers, news.newest_lane)
         self._claimer.tell(changed)
         self._janitor.tell(changed)
+        if news.overdue:
+            self._janitor.tell(
+                Wake()
+            )  # whoever posted a task says so only to servers that had room when they beat last
         self._meet(news.peers)
         self._comply(news.wanted)
         if news.cancels or news.stops:

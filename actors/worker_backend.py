@@ -18,8 +18,9 @@ from ..runtime.backend import Backend, End
 from ..runtime.current import Block, Running, Workplace
 from ..runtime.errors import QueuedTasksError
 from ..runtime.execute import added_of
-from ..runtime.outbox import Outbox, TurnFlush
+from ..runtime.outbox import Outbox
 from ..runtime.task import NewTask, Task, TaskLog, TaskState
+from ..runtime.turn import TurnFlush
 from ..runtime.watch import News
 from .reporter import Reporter
 
@@ -106,6 +107,9 @@ class WorkerBackend:
 
     async def was_written(self, id: UUID) -> bool:
         return await self._call(_TRUTH, "was_written", {"id": id})
+
+    async def note(self, id: UUID, message: str, exception: str) -> None:
+        await self._call(_NOTHING, "note", {"id": id, "message": message, "exception": exception})
 
     async def expect(self, ids: Sequence[UUID]) -> None:
         await self._call(_NOTHING, "expect", {"ids": ids})

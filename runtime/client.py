@@ -18,11 +18,12 @@ from .current import Block, Running, get_running
 from .enqueue import arguments_of, as_added, family_of, new_task, resolved
 from .errors import InvalidState, InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
-from .hooks import HookTask, on_pre_create, refuse_or_change
-from .outbox import Entry, Outbox, TurnFlush
+from .hooks import on_pre_create
+from .outbox import Entry, Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
+from .turn import TurnFlush
 from .watch import TaskUpdate, watch
 
 if TYPE_CHECKING:
@@ -364,8 +365,7 @@ class QueuedTasks:
         task = new_task(func, args, kwargs, options, settings=self.settings, id=id, signs=signs)
         entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
         if on_pre_create:
-            entry.seen = HookTask.of(task)
-            refuse_or_change(entry.seen)
+            entry.ask_hooks()
         return entry
 
     async def _asked(self, id: UUID | str) -> UUID:

@@ -134,6 +134,9 @@ class DirectBackend:
     async def was_written(self, id: UUID) -> bool:
         return await self._reads.was_written(id)
 
+    async def note(self, id: UUID, message: str, exception: str) -> None:
+        await self._calls.fetch("write_note", id, message, exception)
+
     async def expect(self, ids: Sequence[UUID]) -> None:
         await self._waiters.expect(ids)
 

@@ -15,18 +15,30 @@ from loguru import logger
 
 from . import wire
 from .codec import decode_arguments, encode_result
-from .context import context_of, replace_context
+from .context import context_of, replace_context, set_context
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .functions import AllowList, executor_of, options_of, resolve
-from .hooks import HookPoint, HookTask, on_post_run, on_pre_run, run_all, run_all_sync
-from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, refused
+from .hooks import (
+    HookPoint,
+    HookTask,
+    on_post_create,
+    on_post_run,
+    on_pre_create,
+    on_pre_run,
+    refuse_or_change,
+    refuse_or_change_async,
+    run_all,
+    run_all_sync,
+)
+from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, message_of, own_word, refused
 from .logging import formatted
-from .options import UNDECLARED, TaskOptions
+from .options import SCHEDULE, UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
 from .task import LOCAL, Executor, Json, NewTask
 
 _LOCAL: Final = f"{LOCAL}:"
+_HOOKED: Final = "schedule.hooked"  # in the context of a fire: the hooks of the enqueuer were called
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 
 
@@ -79,6 +91,8 @@ async def run(running: Running, functions: Functions) -> wire.End:
     course = _Course(running)
     try:
         function, args, kwargs = course.prepare(functions)
+        if _is_new_fire(running, function):
+            await _enqueued(running)
         if on_pre_run:
             await _tell(on_pre_run, running)
         if function.is_async:
@@ -108,6 +122,8 @@ def run_blocking(
     try:
         with interruptible:
             function, args, kwargs = course.prepare(functions)
+            if _is_new_fire(running, function):
+                loop.run(_enqueued(running), context=copy_context())
             if on_pre_run:
                 _tell_blocking(on_pre_run, running, loop)
             course.value = function.call(*args, **kwargs)
@@ -180,6 +196,8 @@ class _Course:
 
     def judge(self) -> None:
         """Decide the outcome, from what the function did and from why it was interrupted."""
+        if self.error is not None:
+            self.error = own_word(self.error)
         running, error = self.running, self.error
         attempt = running.attempt
         if running.why is Why.TIMEOUT:
@@ -296,6 +314,29 @@ async def _result_of(work: asyncio.Task[object]) -> object:
 
 async def _over(work: asyncio.Task[object]) -> None:
     await asyncio.wait([work])
+
+
+def _is_new_fire(running: Running, function: Function) -> bool:
+    """Whether a schedule has added this task and the hooks of the enqueuer are still to be called: servers run none of
+    the user's code, so that is left to the worker."""
+    spec = getattr(function.call, SCHEDULE, None)
+    if spec is None or not (on_pre_create or on_post_create):
+        return False
+    context = context_of(running)
+    return bool(context.get("schedule.name") == spec.name and not context.get(_HOOKED))
+
+
+async def _enqueued(running: Running) -> None:
+    """Call the hooks of the enqueuer. Raises Cancel when one of them refuses the task."""
+    task, before = _view(running)
+    try:
+        refuse_or_change(task)
+        await refuse_or_change_async(task)
+    except Exception as error:
+        raise Cancel(f"refused by a pre-create hook ({type(error).__name__}: {message_of(error)})") from error
+    _take_back(running, task, before)
+    set_context(_HOOKED, True)
+    _log_failures(on_post_create, await run_all(on_post_create, task))
 
 
 async def _tell(point: HookPoint, running: Running, **told: object) -> None:

@@ -7,12 +7,13 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, Final, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from loguru import logger
 
 from .errors import InvalidTask
+from .logging import formatted
 from .task import Json, NewTask
 
 Hook: TypeAlias = Callable[..., object]
@@ -117,6 +118,8 @@ on_post_run = HookPoint("on_post_run")
 on_worker_start = HookPoint("on_worker_start")
 on_worker_stop = HookPoint("on_worker_stop")
 
+POST_CREATE_FAILED: Final = "A hook of on_post_create failed; the task goes on."
+
 _state = SimpleNamespace()
 
 
@@ -137,11 +140,16 @@ async def refuse_or_change_async(task: HookTask) -> None:
         await cast("Awaitable[object]", hook(task))
 
 
-async def created(tasks: Sequence[HookTask]) -> None:
-    """Call the post-create hooks for tasks that were written; what they raise is logged."""
+async def created(tasks: Sequence[HookTask]) -> list[tuple[HookTask, str]]:
+    """Call the post-create hooks for tasks that were written; what they raise is logged, and returned as text."""
+    failures: list[tuple[HookTask, str]] = []
     for task in tasks:
         for error in await run_all(on_post_create, task):
-            logger.opt(exception=error).error("A post-create hook failed for task {} ({}).", task.id, task.name)
+            # not as the exception itself: the default log of loguru shows the values of variables, which may be secrets
+            trace = formatted(type(error), error, error.__traceback__) or ""
+            failures.append((task, trace))
+            logger.error("Task {} ({}): {}\n{}", task.id, task.name, POST_CREATE_FAILED, trace)
+    return failures
 
 
 async def run_all(point: HookPoint, *args: object, **kwargs: object) -> list[Exception]:

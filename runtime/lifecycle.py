@@ -56,6 +56,17 @@ BLOCKED: Final = Verdict("blocked", 0.0)  # it blocked its event loop, or may ha
 STOPPED: Final = Verdict("stopped", math.inf)
 
 
+def own_word(error: BaseException) -> BaseException:
+    """The Retry or Cancel in a group of nothing else, which is how a TaskGroup passes one on; else the error itself.
+
+    Of several a Cancel counts, else the first.
+    """
+    leaves = _leaves(error)
+    if not all(isinstance(leaf, Retry | Cancel) for leaf in leaves):
+        return error
+    return next((leaf for leaf in leaves if isinstance(leaf, Cancel)), leaves[0])
+
+
 def after_error(error: BaseException, budget: Budget, options: TaskOptions, jitter: float) -> Verdict:
     """What the task's own code asked for by raising `error`; `jitter` is a random number in [0, 1)."""
     if isinstance(error, Cancel):
@@ -128,9 +139,19 @@ def _after_retry(error: Retry, budget: Budget, own: Backoff | None, jitter: floa
 
 
 def _worth_a_retry(error: BaseException, options: TaskOptions) -> bool:
-    if isinstance(error, options.give_up_on):
+    leaves = _leaves(error)
+    if any(isinstance(each, options.give_up_on) for each in (error, *leaves)):
         return False
-    return isinstance(error, options.retry_on) or (not isinstance(error, Exception) and Exception in options.retry_on)
+    if isinstance(error, options.retry_on) or all(isinstance(leaf, options.retry_on) for leaf in leaves):
+        return True
+    return not isinstance(error, Exception) and Exception in options.retry_on
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep; one that is no group by itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
 def _delay(own: Backoff | None, failures: int, jitter: float) -> tuple[float, str]:

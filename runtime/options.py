@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FunctionType
-from typing import Literal, TypeAlias, TypeVar, overload
+from typing import Final, Literal, TypeAlias, TypeVar, overload
 
 from .errors import InvalidTask
 from .retry import Backoff, Seconds, duration
@@ -17,6 +17,8 @@ from .task import Executor
 
 F = TypeVar("F", bound=Callable[..., object])
 Exceptions: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+
+SCHEDULE: Final = "__queued_schedule__"  # the attribute of a function that runs by the clock
 
 _OPTIONS = "__queued_task__"
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")

@@ -20,13 +20,13 @@ from . import hooks
 from .codec import encode_json
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create
+from .logging import formatted
 from .task import NewTask
 
 PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
 LIMIT = 100_000  # tasks that one outbox keeps
 
 _CHUNK = 2_000  # tasks a write, where they don't belong together
-_LONGEST_PAUSE = 5.0  # seconds between two tries in the background
 
 
 class Writer(Protocol):
@@ -40,6 +40,9 @@ class Writer(Protocol):
 
     async def was_written(self, id: UUID) -> bool:
         """Whether a task was ever committed; it may have been removed since."""
+
+    async def note(self, id: UUID, message: str, exception: str) -> None:
+        """Add an error to what a task has logged, if it is committed."""
 
     async def expect(self, ids: Sequence[UUID]) -> None:
         """Keep the results of tasks that are not written yet for who will wait here, though they remove themselves."""
@@ -67,6 +70,18 @@ class Entry:
         self.asked = False
         self.expected = False
         self.tried = False
+
+    def ask_hooks(self) -> None:
+        """Call the sync pre-create hooks; what they raise goes through."""
+        self.seen = HookTask.of(self.task)
+        hooks.refuse_or_change(self.seen)
+        self.take_context()
+
+    def take_context(self) -> None:
+        """Let the task have the context that hooks have made. Raises SerializationError: it can't be kept."""
+        if self.seen is not None:
+            context = encode_json(self.seen.context) if self.seen.context else None
+            self.task = replace(self.task, context=context)
 
 
 class Outbox:
@@ -189,7 +204,9 @@ class Outbox:
             if self._turn_of is asyncio.current_task():
                 self._turn_of = None
         written, self._written = self._written, []
-        await hooks.created(written)
+        for task, trace in await hooks.created(written):
+            with suppress(QueuedTasksError):
+                await self._writer.note(task.id, hooks.POST_CREATE_FAILED, trace)
 
     async def settle(self, entry: Entry) -> None:
         """Write what was added up to this task, which is durable when it returns; raises what `flush` does for it."""
@@ -226,7 +243,10 @@ class Outbox:
         async with self._turn:
             entries, self._entries = self._entries, []
             self.close(reason)
-            return [entry.task for entry in await self._prepared(entries)]
+            sound = await self._prepared(entries)
+            if on_post_create:
+                await hooks.created([entry.seen or HookTask.of(entry.task) for entry in sound])
+            return [entry.task for entry in sound]
 
     def _take(self, most: int) -> list[Entry]:
         count = most if self._together else min(most, _CHUNK)
@@ -264,7 +284,7 @@ class Outbox:
 
     async def _ask_hooks(self, entry: Entry, seen: HookTask) -> None:
         await hooks.refuse_or_change_async(seen)
-        entry.task = replace(entry.task, context=encode_json(seen.context) if seen.context else None)
+        entry.take_context()
         entry.asked = True
 
     async def _join_family(self, entry: Entry) -> None:
@@ -336,7 +356,9 @@ class Outbox:
     def _fail(self, entry: Entry, error: Exception) -> None:
         entry.error = error
         if not self._together:
-            logger.opt(exception=error).error("Task {} ({}) could not be written.", entry.id, entry.task.reference)
+            # not as the exception itself: the default log of loguru shows the values of variables, which may be secrets
+            trace = formatted(type(error), error, error.__traceback__)
+            logger.error("Task {} ({}) could not be written.\n{}", entry.id, entry.task.reference, trace)
             self._failed.append(entry)
 
     def _forget(self, entry: Entry) -> None:
@@ -350,43 +372,3 @@ def not_awaited(entry: Entry) -> str:
         f"Task {entry.id} ({entry.task.reference}) was added on a connection and never awaited, so it is not written: "
         "write `await tasks.on(connection).add_task(...)`."
     )
-
-
-class TurnFlush:
-    """Writes an outbox at the end of the event loop's turn, and goes on until it is empty."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._loop = asyncio.get_running_loop()
-        self._called = False
-        self._running: asyncio.Task[None] | None = None
-        outbox.on_added = self._call
-
-    async def close(self, reason: str) -> None:
-        """Write what is left and refuse what comes later; raises what `Outbox.flush` does."""
-        self._outbox.close(reason)
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
-        await self._outbox.flush()
-
-    def _call(self) -> None:
-        if not self._called:
-            self._called = True
-            # threadsafe for both: the turn of a loop that sleeps ends only when it is woken
-            self._loop.call_soon_threadsafe(self._start)
-
-    def _start(self) -> None:
-        self._called = False
-        if self._running is None or self._running.done():
-            self._running = self._loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        pause = 0.1
-        while len(self._outbox):
-            try:
-                await self._outbox.write()
-            except QueuedTasksError as error:
-                logger.error("{} tasks are kept and tried again in {:g} s. {}", len(self._outbox), pause, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)

@@ -123,6 +123,9 @@ class Poster:
     async def was_written(self, id: UUID) -> bool:
         return await self.backend.was_written(id)
 
+    async def note(self, id: UUID, message: str, exception: str) -> None:
+        await self.backend.note(id, message, exception)
+
     async def expect(self, ids: Sequence[UUID]) -> None:
         await self.backend.expect(ids)
 

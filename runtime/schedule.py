@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from .cron import Cron
 from .errors import ConfigurationError, InvalidTask
 from .functions import reference
-from .options import _flag, _text, _whole, describe, is_generator
+from .options import SCHEDULE, _flag, _text, _whole, describe, is_generator
 from .task import NewTask
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 _OPTIONS = "__queued_schedule_options__"
-_SCHEDULE = "__queued_schedule__"
 _NAME = re.compile(r"[^\s\-]\S*")
 
 
@@ -136,7 +135,7 @@ def scheduled_task(
             raise _refused(func, str(error)) from None
         _check_call(spec)
         _register(spec)
-        setattr(func, _SCHEDULE, spec)
+        setattr(func, SCHEDULE, spec)
         return func
 
     return declare
@@ -156,7 +155,7 @@ def option(*names: str, **attributes: Any) -> Callable[[F], F]:
     def declare(func: F) -> F:
         import click  # only now: most applications have no use for it
 
-        if hasattr(func, _SCHEDULE):
+        if hasattr(func, SCHEDULE):
             raise _refused(func, f"stands below @option({names[0]!r}): put it on top", "@scheduled_task")
         if callable(attributes.get("default")):
             raise _refused(

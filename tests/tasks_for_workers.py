@@ -88,6 +88,12 @@ async def no_more(reason: str) -> None:
     raise Cancel(reason)
 
 
+async def no_more_in_a_group(reason: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(no_more(reason))
+        group.create_task(sleep(1000))
+
+
 async def sleep(seconds: float) -> None:
     plain.info("sleeping")
     await asyncio.sleep(seconds)

@@ -33,7 +33,7 @@ begin
         select p.oid from pg_proc p
          where p.pronamespace = 'queued_tasks'::regnamespace
            and p.proname in ('add_tasks', 'post_tasks', 'cancel_tasks', 'stop_tasks', 'resume_tasks', 'enqueue', 'cancel',
-                             'have_read')
+                             'have_read', 'write_note')
     loop
         execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', v_function);
         execute format('grant execute on function %s to queued_tasks_enqueuer', v_function);

@@ -59,7 +59,7 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class News:
     """What a beat brings back: all servers, what is wanted of this one, which of its running tasks are to be cancelled
-    or stopped, the newest lane.
+    or stopped, the newest lane. `overdue`: posted tasks, or some that are due, have no place yet.
     """
 
     peers: tuple[Peer, ...]
@@ -67,6 +67,7 @@ class News:
     cancels: tuple[UUID, ...]
     stops: tuple[UUID, ...]
     newest_lane: int
+    overdue: bool
 
 
 class ServerStore:
@@ -138,7 +139,8 @@ class ServerStore:
         )
         own = rows[0]
         wanted = Wanted(Intent(own["intent"]), own["wanted_workers"])
-        return News(tuple(peers), wanted, tuple(own["cancels"]), tuple(own["stops"]), own["newest_lane"])
+        interrupts = tuple(own["cancels"]), tuple(own["stops"])
+        return News(tuple(peers), wanted, *interrupts, own["newest_lane"], own["overdue"])
 
     async def leave(self, server: ServerId, reason: str) -> None:
         """Go in order: nothing is held any more."""

@@ -22,7 +22,9 @@ from queued_tasks import (
     get_current_task,
     get_full_context,
     get_parent_results,
+    getLogger,
     iter_with_cursor,
+    on_post_create,
     on_pre_create,
     on_pre_run,
     set_context,
@@ -31,6 +33,8 @@ from queued_tasks import (
 from queued_tasks.runtime.hooks import HookTask
 from tests.apps import work
 from tests.waiting import wait_until
+
+log = getLogger(__name__)
 
 
 async def give(value: Any) -> Any:
@@ -53,6 +57,10 @@ async def fail_once() -> Any:
 
 
 async def add_quietly() -> None:
+    QueuedTasks.current().add_task(work.add, 1, 2)
+
+
+def add_plainly() -> None:
     QueuedTasks.current().add_task(work.add, 1, 2)
 
 
@@ -227,6 +235,10 @@ if os.environ.get("TEST_HOOKS"):
     async def say_where(added: HookTask) -> None:
         await asyncio.sleep(0)
         added.context["thread"] = current_thread().name
+
+    @on_post_create
+    def say_that_it_is_added(added: HookTask) -> None:
+        log.info("added %s with %s", added.name, added.context)
 
     @on_pre_run
     def say_place(running: HookTask) -> None:

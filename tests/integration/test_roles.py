@@ -63,7 +63,11 @@ async def test_the_enqueuer_adds_and_a_server_of_its_role_runs(login: Login) -> 
     ):
         assert await tasks.add_task(work.add, 1, 2).wait(LIMIT) == 3
         parent = tasks.add_task(work.add, 1, 2, unique="k")
-        assert await tasks.add_task(work.add_plainly, 2, 3, parent=parent, auto_remove=True).wait(LIMIT) == 5
+        removed = tasks.add_task(work.add_plainly, 2, 3, parent=parent, auto_remove=True)
+        assert await removed.wait(LIMIT) == 5
+        assert await tasks.get_task_by_id(removed.id) is None
+        await tasks.backend.note(parent.id, "a hook failed", "Traceback ...")
+        assert [line.message for line in await tasks.get_logs(parent.id)] == ["a hook failed"]
         async with connection.transaction():
             posted = tasks.on(connection).add_task(work.add, 3, 4)
             await posted

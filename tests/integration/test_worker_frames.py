@@ -167,6 +167,18 @@ async def test_an_async_hook_of_what_a_plain_function_adds_runs_on_the_loop_of_t
     assert (end.outcome, added.context) == ("done", '{"thread":"MainThread"}')
 
 
+@pytest.mark.parametrize(("kind", "function"), [("async", "add_quietly"), ("sync", "add_plainly")])
+async def test_the_hooks_of_the_enqueuer_are_called_for_what_a_task_adds(
+    kind: str, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_HOOKS", "1")
+    async with worker(kind, app="tests.apps.inside:give") as supervisor:
+        end = await supervisor.result_of(f"tests.apps.inside:{function}")
+    (added,) = end.added or []
+    assert added.context == '{"thread":"MainThread"}'
+    assert "added add with {'thread': 'MainThread'}" in [line.message for line in supervisor.lines]
+
+
 @pytest.mark.parametrize(("kind", "function"), [("async", "give"), ("sync", "keep_until_the_end")])
 async def test_a_hook_is_told_where_the_task_belongs(kind: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_HOOKS", "1")

@@ -91,6 +91,12 @@ async def test_retry_and_cancel_decide_for_themselves() -> None:
     assert (cancelled.outcome, cancelled.delay, cancelled.exception_message) == ("cancelled", None, "gone")
 
 
+async def test_they_do_so_in_a_task_group_too() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("no_more_in_a_group", "gone")
+    assert (end.outcome, end.exception_message, end.exception_traceback) == ("cancelled", "gone", None)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
     [

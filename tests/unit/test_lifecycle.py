@@ -18,6 +18,7 @@ from queued_tasks.runtime.lifecycle import (
     after_interrupt,
     after_timeout,
     message_of,
+    own_word,
     refused,
     storable,
 )
@@ -65,6 +66,37 @@ def test_without_retries_the_first_failure_is_the_end() -> None:
 )
 def test_what_is_not_worth_a_retry_ends_the_task(options: TaskOptions) -> None:
     assert after_error(ValueError(), Past(), options, 0.5).delay is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TaskOptions(give_up_on=(KeyError,)),
+        TaskOptions(give_up_on=(ExceptionGroup,)),
+        TaskOptions(retry_on=(OSError,)),
+    ],
+)
+def test_a_group_with_something_that_is_not_worth_a_retry_ends_the_task(options: TaskOptions) -> None:
+    group = ExceptionGroup("several", [OSError(), ExceptionGroup("more", [KeyError()])])
+    assert after_error(group, Past(), options, 0.5).delay is None
+
+
+def test_a_group_of_what_is_worth_a_retry_gets_one() -> None:
+    group = ExceptionGroup("several", [ConnectionResetError(), ExceptionGroup("more", [BrokenPipeError()])])
+    verdict = after_error(group, Past(), TaskOptions(retry_on=(ConnectionError,)), 0.5)
+    assert verdict.delay == pytest.approx(30)
+    assert verdict.exception_name == "ExceptionGroup"
+
+
+def test_what_a_task_asks_for_counts_in_a_group_of_nothing_else() -> None:
+    later, never = Retry(5), Cancel("over")
+    assert own_word(ExceptionGroup("one", [later])) is later
+    assert own_word(ExceptionGroup("both", [later, ExceptionGroup("inner", [never])])) is never
+
+
+def test_a_failure_beside_it_is_a_failure() -> None:
+    group = ExceptionGroup("both", [Cancel(), ValueError()])
+    assert own_word(group) is group
 
 
 def test_what_is_named_worth_a_retry_gets_one() -> None:

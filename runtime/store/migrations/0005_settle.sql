@@ -263,6 +263,16 @@ begin
     perform queued_tasks.tell_watchers(p_id);
 end $$;
 
+-- Store an error of the process that added a task: a hook of its own failed.
+create function queued_tasks.write_note(p_id uuid, p_message text, p_exception text) returns void
+language plpgsql as $$
+begin
+    insert into queued_tasks.log (task_id, attempt, at, level, logger, message, exception)
+    select t.id, 0, clock_timestamp(), 40, 'queued_tasks.runtime.hooks', p_message, p_exception
+      from queued_tasks.task t where t.id = p_id;
+    perform queued_tasks.tell_watchers(array[p_id]);
+end $$;
+
 -- Store contexts, a row each, if their leases are still this server's. The newest version counts; older ones go.
 -- Returns the tasks whose contexts are.
 create function queued_tasks.write_context(

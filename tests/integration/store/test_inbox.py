@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime.posting import document_of
+from queued_tasks.runtime.store.servers import Beat
 from queued_tasks.runtime.task import NewTask, TaskState
 from tests.store import Store, blocked, ended, new_task
 
@@ -36,6 +37,23 @@ async def test_a_posted_task_is_among_the_enqueued_ones_that_are_listed(store: S
     await post(store, parent := new_task(), new_task(parents=(parent.id,)))
     page: dict[str, Any] = {"name": None, "channel": None, "before": None, "limit": 10}
     assert [task.id for task in await store.reads.tasks(state=TaskState.ENQUEUED, **page)] == [parent.id]
+
+
+async def test_the_next_beat_of_a_server_that_was_not_told_finds_it(store: Store) -> None:
+    server, beat = await store.server(), Beat(lock_key=None, state="running", workers=1, slots=1, busy=1, details={})
+    assert not (await store.servers.beat(server, beat)).overdue
+    await post(store, new_task())
+    assert (await store.servers.beat(server, beat)).overdue
+    await promote(store)
+    assert not (await store.servers.beat(server, beat)).overdue
+
+
+async def test_the_next_beat_finds_what_is_due(store: Store) -> None:
+    server, beat = await store.server(), Beat(lock_key=None, state="running", workers=1, slots=1, busy=1, details={})
+    await store.one(run_at=datetime.now(UTC) + timedelta(hours=1))
+    assert not (await store.servers.beat(server, beat)).overdue
+    await store.rows("update queued_tasks.delayed set run_at = now()")
+    assert (await store.servers.beat(server, beat)).overdue
 
 
 async def test_promotion_gives_places_in_the_order_of_posting(store: Store) -> None:

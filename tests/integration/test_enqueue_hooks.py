@@ -1,0 +1,88 @@
+"""The hooks of whoever adds tasks, where they fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from queued_tasks import QueuedTasks, TaskState, on_post_create, on_pre_create
+from queued_tasks.runtime.errors import SerializationError
+from queued_tasks.runtime.hooks import Hook, HookPoint, HookTask
+from tests.databases import connected
+
+Hooked = Callable[[HookPoint, Hook], AbstractContextManager[None]]
+
+
+def work(value: Any = None) -> None: ...
+
+
+@pytest.fixture
+async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
+    async with QueuedTasks.connect(database) as handle:
+        yield handle
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is logged, as loguru shows it to who has configured nothing: with the values of variables."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, diagnose=True, backtrace=True)
+    yield lines
+    logger.remove(sink)
+
+
+@contextmanager
+def hooked(point: HookPoint, hook: Hook) -> Iterator[None]:
+    point(hook)
+    try:
+        yield
+    finally:
+        point.remove(hook)
+
+
+async def _fail(task: HookTask) -> None:
+    password = "hunter" + "2"
+    raise ValueError(f"a password of {len(password)} characters")
+
+
+async def test_an_error_of_a_post_create_hook_is_logged_on_the_task(tasks: QueuedTasks) -> None:
+    with hooked(on_post_create, _fail):
+        ref = tasks.add_task(work)
+        await ref
+    (line,) = await tasks.get_logs(ref.id)
+    assert (line.level, line.attempt, line.message) == (
+        "ERROR",
+        0,
+        "A hook of on_post_create failed; the task goes on.",
+    )
+    assert (line.exception or "").endswith("ValueError: a password of 7 characters\n")
+    assert await ref.get_state() is TaskState.ENQUEUED
+
+
+async def test_no_value_of_a_variable_gets_into_the_log(tasks: QueuedTasks, said: list[str]) -> None:
+    with hooked(on_post_create, _fail):
+        await tasks.add_task(work)
+    with hooked(on_pre_create, _fail), pytest.raises(ValueError, match="7 characters"):
+        await tasks.add_task(work)
+    assert len(said) == 2
+    assert "7 characters" in said[0]
+    assert "hunter2" not in "".join(said)
+
+
+async def test_an_error_about_a_task_that_is_not_committed_is_kept_nowhere(tasks: QueuedTasks, database: str) -> None:
+    async with connected(database) as connection, connection.transaction():
+        with hooked(on_post_create, _fail):
+            await tasks.on(connection).add_task(work)
+        assert await connection.fetchval("select count(*) from queued_tasks.log") == 0
+
+
+async def test_a_context_that_can_not_be_kept_is_refused_at_the_call(tasks: QueuedTasks) -> None:
+    def spoil(task: HookTask) -> None:
+        task.context["at"] = object()
+
+    with hooked(on_pre_create, spoil), pytest.raises(SerializationError):
+        tasks.add_task(work)
