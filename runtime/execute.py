@@ -5,40 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, Final, cast
-from uuid import UUID
-
-from loguru import logger
 
 from . import wire
+from .around import enqueued, is_new_fire, log_failures, tell, tell_blocking, tell_quietly
 from .codec import decode_arguments, encode_result
-from .context import context_of, replace_context, set_context
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .functions import AllowList, executor_of, options_of, resolve
-from .hooks import (
-    HookPoint,
-    HookTask,
-    on_post_create,
-    on_post_run,
-    on_pre_create,
-    on_pre_run,
-    refuse_or_change,
-    refuse_or_change_async,
-    run_all,
-    run_all_sync,
-)
-from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, message_of, own_word, refused
+from .hooks import on_post_run, on_pre_run
+from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, own_word, refused
 from .logging import formatted
-from .options import SCHEDULE, UNDECLARED, TaskOptions
+from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
-from .task import LOCAL, Executor, Json, NewTask
+from .task import LOCAL, Executor, NewTask
 
 _LOCAL: Final = f"{LOCAL}:"
-_HOOKED: Final = "schedule.hooked"  # in the context of a fire: the hooks of the enqueuer were called
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 
 
@@ -91,10 +76,10 @@ async def run(running: Running, functions: Functions) -> wire.End:
     course = _Course(running)
     try:
         function, args, kwargs = course.prepare(functions)
-        if _is_new_fire(running, function):
-            await _enqueued(running)
+        if is_new_fire(running, function.call):
+            await enqueued(running)
         if on_pre_run:
-            await _tell(on_pre_run, running)
+            await tell(on_pre_run, running)
         if function.is_async:
             course.value = await function.call(*args, **kwargs)
         else:
@@ -106,7 +91,7 @@ async def run(running: Running, functions: Functions) -> wire.End:
         course.error = error
     course.judge()
     if on_post_run and course.function is not None:
-        await _tell_quietly(on_post_run, running, **course.told())
+        await tell_quietly(on_post_run, running, **course.told())
     return course.end()
 
 
@@ -122,10 +107,10 @@ def run_blocking(
     try:
         with interruptible:
             function, args, kwargs = course.prepare(functions)
-            if _is_new_fire(running, function):
-                loop.run(_enqueued(running), context=copy_context())
+            if is_new_fire(running, function.call):
+                loop.run(enqueued(running), context=copy_context())
             if on_pre_run:
-                _tell_blocking(on_pre_run, running, loop)
+                tell_blocking(on_pre_run, running, loop)
             course.value = function.call(*args, **kwargs)
             if function.is_async:
                 course.value = _run_on(loop, cast("Coroutine[Any, Any, object]", course.value))
@@ -137,9 +122,9 @@ def run_blocking(
     course.judge()
     if on_post_run and course.function is not None:
         try:
-            _tell_blocking(on_post_run, running, loop, **course.told())
+            tell_blocking(on_post_run, running, loop, **course.told())
         except BaseException as error:
-            _log_failures(on_post_run, [error])
+            log_failures(on_post_run, [error])
     return course.end()
 
 
@@ -314,82 +299,6 @@ async def _result_of(work: asyncio.Task[object]) -> object:
 
 async def _over(work: asyncio.Task[object]) -> None:
     await asyncio.wait([work])
-
-
-def _is_new_fire(running: Running, function: Function) -> bool:
-    """Whether a schedule has added this task and the hooks of the enqueuer are still to be called: servers run none of
-    the user's code, so that is left to the worker."""
-    spec = getattr(function.call, SCHEDULE, None)
-    if spec is None or not (on_pre_create or on_post_create):
-        return False
-    context = context_of(running)
-    return bool(context.get("schedule.name") == spec.name and not context.get(_HOOKED))
-
-
-async def _enqueued(running: Running) -> None:
-    """Call the hooks of the enqueuer. Raises Cancel when one of them refuses the task."""
-    task, before = _view(running)
-    try:
-        refuse_or_change(task)
-        await refuse_or_change_async(task)
-    except Exception as error:
-        raise Cancel(f"refused by a pre-create hook ({type(error).__name__}: {message_of(error)})") from error
-    _take_back(running, task, before)
-    set_context(_HOOKED, True)
-    _log_failures(on_post_create, await run_all(on_post_create, task))
-
-
-async def _tell(point: HookPoint, running: Running, **told: object) -> None:
-    task, before = _view(running)
-    _log_failures(point, await run_all(point, task, **told))
-    _take_back(running, task, before)
-
-
-async def _tell_quietly(point: HookPoint, running: Running, **told: object) -> None:
-    try:
-        await _tell(point, running, **told)
-    except BaseException as error:  # an interrupt, or a hook that exits: neither changes an outcome any more
-        _log_failures(point, [error])
-
-
-def _tell_blocking(point: HookPoint, running: Running, loop: asyncio.Runner, **told: object) -> None:
-    task, before = _view(running)
-    if point.asynchronous:
-        errors = loop.run(run_all(point, task, **told), context=copy_context())
-    else:
-        errors = run_all_sync(point, task, **told)
-    _log_failures(point, errors)
-    _take_back(running, task, before)
-
-
-def _view(running: Running) -> tuple[HookTask, dict[str, Json]]:
-    attempt = running.attempt
-    context = context_of(running)
-    task = HookTask(
-        id=UUID(bytes=attempt.id),
-        name=attempt.name,
-        function=":".join(attempt.function.split(":", 2)[:2]),
-        channel=attempt.channel,
-        priority=attempt.priority,
-        args=attempt.args,
-        kwargs=attempt.kwargs,
-        context=context.copy(),
-    )
-    return task, context.copy()
-
-
-def _take_back(running: Running, task: HookTask, before: dict[str, Json]) -> None:
-    if task.context == before:
-        return
-    try:
-        replace_context(running, task.context)
-    except SerializationError as error:
-        logger.error("A hook's change of the context is dropped: {}", error)
-
-
-def _log_failures(point: HookPoint, errors: Sequence[BaseException]) -> None:
-    for error in errors:
-        logger.opt(exception=error).error("A hook of {} failed; the task goes on.", point.name)
 
 
 def _trace(error: BaseException | None) -> str | None:

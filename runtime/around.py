@@ -1,0 +1,113 @@
+"""The hooks around an attempt, in its worker: before it and after it; for a fire those of the enqueuer, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import Final
+from uuid import UUID
+
+from loguru import logger
+
+from .context import context_of, replace_context, set_context
+from .current import Running
+from .errors import SerializationError
+from .hooks import (
+    HookPoint,
+    HookTask,
+    on_post_create,
+    on_pre_create,
+    refuse_or_change,
+    refuse_or_change_async,
+    run_all,
+    run_all_sync,
+)
+from .lifecycle import message_of
+from .options import SCHEDULE
+from .retry import Cancel
+from .task import Json
+
+_HOOKED: Final = "schedule.hooked"  # in the context of a fire: the hooks of the enqueuer were called
+
+
+def is_new_fire(running: Running, function: Callable[..., object]) -> bool:
+    """Whether a schedule has added this task and the hooks of the enqueuer are still to be called.
+
+    Servers run none of the user's code, so that is left to the worker.
+    """
+    spec = getattr(function, SCHEDULE, None)
+    if spec is None or not (on_pre_create or on_post_create):
+        return False
+    context = context_of(running)
+    return bool(context.get("schedule.name") == spec.name and not context.get(_HOOKED))
+
+
+async def enqueued(running: Running) -> None:
+    """Call the hooks of the enqueuer for a new fire. Raises Cancel when one of them refuses the task."""
+    task, before = _view(running)
+    try:
+        refuse_or_change(task)
+        await refuse_or_change_async(task)
+    except Exception as error:
+        raise Cancel(f"refused by a pre-create hook ({type(error).__name__}: {message_of(error)})") from error
+    _take_back(running, task, before)
+    set_context(_HOOKED, True)
+    log_failures(on_post_create, await run_all(on_post_create, task))
+
+
+async def tell(point: HookPoint, running: Running, **told: object) -> None:
+    """Call the hooks of `point`: what they raise is logged, what they change in the context is kept."""
+    task, before = _view(running)
+    log_failures(point, await run_all(point, task, **told))
+    _take_back(running, task, before)
+
+
+async def tell_quietly(point: HookPoint, running: Running, **told: object) -> None:
+    """The same, and nothing comes out of it whatever happens."""
+    try:
+        await tell(point, running, **told)
+    except BaseException as error:  # an interrupt, or a hook that exits: neither changes an outcome any more
+        log_failures(point, [error])
+
+
+def tell_blocking(point: HookPoint, running: Running, loop: asyncio.Runner, **told: object) -> None:
+    """The same as `tell` on this thread, async hooks on `loop`."""
+    task, before = _view(running)
+    if point.asynchronous:
+        errors = loop.run(run_all(point, task, **told), context=copy_context())
+    else:
+        errors = run_all_sync(point, task, **told)
+    log_failures(point, errors)
+    _take_back(running, task, before)
+
+
+def log_failures(point: HookPoint, errors: Sequence[BaseException]) -> None:
+    """Log on the task what hooks have raised."""
+    for error in errors:
+        logger.opt(exception=error).error("A hook of {} failed; the task goes on.", point.name)
+
+
+def _view(running: Running) -> tuple[HookTask, dict[str, Json]]:
+    attempt = running.attempt
+    context = context_of(running)
+    task = HookTask(
+        id=UUID(bytes=attempt.id),
+        name=attempt.name,
+        function=":".join(attempt.function.split(":", 2)[:2]),
+        channel=attempt.channel,
+        priority=attempt.priority,
+        args=attempt.args,
+        kwargs=attempt.kwargs,
+        context=context.copy(),
+    )
+    return task, context.copy()
+
+
+def _take_back(running: Running, task: HookTask, before: dict[str, Json]) -> None:
+    if task.context == before:
+        return
+    try:
+        replace_context(running, task.context)
+    except SerializationError as error:
+        logger.error("A hook's change of the context is dropped: {}", error)
