@@ -130,7 +130,7 @@ create table queued_tasks.dependency (
     released boolean not null default false,
     primary key (parent, child)
 );
-create index dependency_child on queued_tasks.dependency (child);
+create index dependency_child on queued_tasks.dependency (child, parent);
 
 create table queued_tasks.unique_task (
     key text primary key,

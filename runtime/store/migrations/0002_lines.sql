@@ -109,9 +109,12 @@ end $$;
 -- When a parent went bad, all descendants are locked before the first of them is ended: locked generation by generation,
 -- two families that share members could wait for each other.
 --
+-- p_all_done: they are looked at because parents ended, all of them done. Those with another open parent go on waiting
+-- then, and to find one we begin with the last parent: of ten thousand that run in their order it is the last to end.
+--
 -- `delayed`: some of them are not due yet.
 create function queued_tasks.look_at_children(
-    p_children uuid[], out ended uuid[], out lined integer, out delayed boolean
+    p_children uuid[], p_all_done boolean, out ended uuid[], out lined integer, out delayed boolean
 )
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -126,7 +129,16 @@ begin
     ended := '{}';
     lined := 0;
     delayed := false;
-    if exists (select from unnest(p_children) u (id)
+    if p_all_done then
+        perform queued_tasks.lock_tasks(p_children);
+        select coalesce(array_agg(u.id), '{}') into v_look
+          from unnest(v_look) u (id)
+         where not exists (
+               select from (select k.parent from queued_tasks.dependency k
+                             where k.child = u.id order by k.child desc, k.parent desc offset 0) d
+                where not exists (select from queued_tasks.result r where r.id = d.parent offset 0)
+                  and exists (select from queued_tasks.task t where t.id = d.parent offset 0));
+    elsif exists (select from unnest(p_children) u (id)
                 cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
                 cross join lateral (
                       select from queued_tasks.result k where k.id = d.parent and k.state <> 'done' offset 0) r) then
@@ -200,25 +212,32 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_children uuid[];
+    v_all_done boolean;
 begin
     lined := 0;
     select array_agg(distinct d.child) into v_children
       from unnest(p_ended) u (id)
      cross join lateral (select k.child from queued_tasks.dependency k where k.parent = u.id offset 0) d;
     if v_children is not null then
-        select c.lined, c.told into lined, told from queued_tasks.let_go(v_children) c;
+        v_all_done := not exists (
+            select from unnest(p_ended) u (id)
+             cross join lateral (
+                   select from queued_tasks.result k where k.id = u.id and k.state <> 'done' offset 0) r);
+        select c.lined, c.told into lined, told from queued_tasks.let_go(v_children, v_all_done) c;
     end if;
     told := told || queued_tasks.wind_up(p_ended, p_flagged);
 end $$;
 
 -- Look at children again, and wind up those that end with it. What is returned: see after_end.
-create function queued_tasks.let_go(p_children uuid[], out lined integer, out told text[])
+create function queued_tasks.let_go(
+    p_children uuid[], p_all_done boolean default false, out lined integer, out told text[]
+)
 language plpgsql as $$
 declare
     v_ended   uuid[];
     v_delayed boolean;
 begin
-    select c.ended, c.lined, c.delayed into v_ended, lined, v_delayed from queued_tasks.look_at_children(p_children) c;
+    select c.ended, c.lined, c.delayed into v_ended, lined, v_delayed from queued_tasks.look_at_children(p_children, p_all_done) c;
     if cardinality(v_ended) > 0 then
         told := queued_tasks.wind_up(v_ended, v_ended);
     end if;
@@ -293,10 +312,10 @@ begin
             and t.id <> all (p_waited)
             and exists (select from queued_tasks.result r where r.id = t.id and r.state = 'done' offset 0)
             and not exists (select from queued_tasks.log g where g.task_id = t.id and g.level >= 40 offset 0)
-            and not exists (select from queued_tasks.dependency d
-                             where d.parent = t.id
-                               and not exists (select from queued_tasks.result x where x.id = d.child offset 0)
-                            offset 0));
+            -- from the last child on, as with parents
+            and not exists (select from (select k.child from queued_tasks.dependency k
+                                          where k.parent = t.id order by k.parent desc, k.child desc offset 0) d
+                             where not exists (select from queued_tasks.result x where x.id = d.child offset 0)));
     if v_gone is not null then
         perform queued_tasks.remove_tasks(v_gone);
     end if;

@@ -242,6 +242,41 @@ async def test_ten_thousand_children_are_let_go_in_one_settlement(store: Store) 
     assert len(await store.claim(await store.server(), 20_000)) == 10_000
 
 
+async def test_a_tree_of_ten_thousand_fails_with_its_root_in_one_settlement(store: Store) -> None:
+    root = await store.one()
+    await store.tasks.add(_tree(root, 10, 100, 1_000, 8_890))
+    await store.run(await store.server(), "failed")
+    assert await store.value("select count(*) from queued_tasks.result where state = 'failed'") == 10_001
+
+
+async def test_a_tree_of_ten_thousand_is_cancelled_with_its_root_in_one_call(store: Store) -> None:
+    root = await store.one()
+    await store.tasks.add(_tree(root, 10, 100, 1_000, 8_890))
+    await store.tasks.cancel([root.id], "not wanted")
+    assert await store.value("select count(*) from queued_tasks.result where state = 'cancelled'") == 10_001
+
+
+async def test_the_child_of_ten_thousand_is_let_go_by_the_last_of_them(store: Store) -> None:
+    parents = await store.add(10_000)
+    child = await store.one(parents=tuple(parent.id for parent in parents))
+    server = await store.server()
+    claimed = await store.claim(server, 10_000)
+    lined = [
+        (await store.settle(server, *map(ended, claimed[start : start + 500]), part=[claimed[0].lease])).lined
+        for start in range(0, 10_000, 500)
+    ]
+    assert lined == [0] * 19 + [1]
+    assert (await store.claim_one(server)).id == child.id
+
+
+def _tree(root: NewTask, *generations: int) -> list[NewTask]:
+    tree, parents = [], [root]
+    for size in generations:
+        parents = [new_task(parents=(parents[place % len(parents)].id,)) for place in range(size)]
+        tree += parents
+    return tree
+
+
 async def test_a_chain_of_a_thousand_ends_with_its_first_link(store: Store) -> None:
     await store.tasks.add(_chain(1_000))
     await store.run(await store.server(), "failed")

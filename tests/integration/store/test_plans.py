@@ -159,6 +159,29 @@ async def test_hot_calls_read_by_index_and_little(filled: Store) -> None:
     assert (plans.blind(), plans.greedy(6 * BATCH)) == ([], [])
 
 
+async def test_one_more_of_many_parents_that_is_done_does_not_read_all_the_others(store: Store) -> None:
+    parents = await store.add(1_000)
+    await store.one(parents=tuple(parent.id for parent in parents))
+    server = await store.server()
+    *most, one, _ = await store.claim(server, 1_000)
+    await store.settle(server, *map(ended, most), part=[one.lease])
+    plans = await Plans.of(store)
+    await store.settle(server, ended(one), part=[one.lease])
+    assert plans.greedy(10) == []
+
+
+async def test_one_more_of_many_children_that_ends_does_not_read_all_the_others(store: Store) -> None:
+    parent = await store.one(auto_remove=True)
+    await store.add(1_000, parents=(parent.id,))
+    server = await store.server()
+    await store.run(server)
+    *most, one, _ = await store.claim(server, 1_000)
+    await store.settle(server, *map(ended, most), part=[one.lease])
+    plans = await Plans.of(store)
+    await store.settle(server, ended(one), part=[one.lease])
+    assert plans.greedy(10) == []
+
+
 async def test_a_page_of_any_state_reads_little(store: Store) -> None:
     await store.session.connection.execute(FILL)
     await store.session.connection.execute("analyze")
