@@ -1,4 +1,4 @@
-"""Upkeep that any server may do: rescue of lost servers, posted tasks, delayed ones that are due, retention."""
+"""Upkeep that any server may do: posted tasks, delayed ones that are due, what was left behind, retention."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from ..runtime.actor import Actor
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.upkeep import Upkeep
-from ..runtime.task import ServerId
 from .announcements import Announcements
-from .messages import DueIn, JanitorMessage, PeersChanged, Tick, Wake
-from .watch import Watch
+from .messages import DueIn, JanitorMessage, Tick, Wake
 
 APART = 0.01  # seconds between two looks that others ask for
 LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
-LOOK_AT_PEERS = 0.9  # seconds, a little less than a tick
 SWEEP_EVERY = 30.0  # seconds between two times that a server asks whether it is due; one does it for all
 PRUNE_EVERY = 60.0  # seconds
 BATCH = 1_000  # tasks
@@ -32,12 +29,10 @@ class Janitor(Actor[JanitorMessage]):
 
     def __init__(
         self,
-        server: ServerId,
         servers: ServerStore,
         upkeep: Upkeep,
         announcements: Announcements,
         *,
-        lease_ttl: float,
         retention: float,
         look_every: float,
     ) -> None:
@@ -46,9 +41,7 @@ class Janitor(Actor[JanitorMessage]):
         self._announcements = announcements
         self._retention = retention
         self._look_every = look_every
-        self._watch = Watch(server, lease_ttl)
         self._alarm: asyncio.TimerHandle | None = None
-        self._look_at = 0.0
         self._due_at = 0.0
         self._promoted_at = 0.0
         self._sweep_at = 0.0
@@ -56,8 +49,6 @@ class Janitor(Actor[JanitorMessage]):
 
     async def receive(self, message: JanitorMessage) -> None:
         match message:
-            case PeersChanged(peers):
-                self._watch.hear(peers, time.monotonic())
             case DueIn(seconds):
                 self._set_alarm(seconds)
             case Wake():
@@ -81,9 +72,6 @@ class Janitor(Actor[JanitorMessage]):
     async def _do_what_is_due(self) -> None:
         now = time.monotonic()
         try:
-            if now >= self._look_at:
-                self._look_at = now + LOOK_AT_PEERS
-                await self._rescue(now)
             if now >= self._due_at:
                 await self._promote(now)
             if now >= self._sweep_at:
@@ -96,14 +84,6 @@ class Janitor(Actor[JanitorMessage]):
                     await self._prune()
         except DatabaseUnavailable:
             return
-
-    async def _rescue(self, now: float) -> None:
-        for peer in await self._watch.lost(now, self._servers.lock_is_free):
-            lined = await self._servers.rescue(peer)
-            if lined is not None:
-                logger.warning("server {} ({}) is lost: {} of its tasks run again", peer.name, peer.id, lined)
-                self._announcements.lined(lined)
-                self._due_at = 0.0  # only the lost one knew when what it had put off is due
 
     async def _promote(self, now: float) -> None:
         posted, free = await self._upkeep.promote_inbox(BATCH)

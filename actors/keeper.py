@@ -16,7 +16,17 @@ from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.servers import Beat, Intent, Peer, ServerStore, Wanted
 from ..runtime.task import ServerId
 from .identity import Identity
-from .messages import ClaimerMessage, JanitorMessage, KeeperMessage, PeersChanged, Rest, SupervisorMessage, Wake, Wishes
+from .messages import (
+    ClaimerMessage,
+    JanitorMessage,
+    KeeperMessage,
+    PeersChanged,
+    RescuerMessage,
+    Rest,
+    SupervisorMessage,
+    Wake,
+    Wishes,
+)
 from .vitals import Vitals
 
 BEAT_EVERY = 2.0  # seconds
@@ -33,6 +43,7 @@ class Keeper(Actor[KeeperMessage]):
         vitals: Vitals,
         claimer: ActorRef[ClaimerMessage],
         janitor: ActorRef[JanitorMessage],
+        rescuer: ActorRef[RescuerMessage],
         supervisor: ActorRef[SupervisorMessage],
         leave: Callable[[], None],
         *,
@@ -45,6 +56,7 @@ class Keeper(Actor[KeeperMessage]):
         self._vitals = vitals
         self._claimer = claimer
         self._janitor = janitor
+        self._rescuer = rescuer
         self._supervisor = supervisor
         self._leave = leave
         self._rests = vitals.resting  # or was told to
@@ -72,11 +84,9 @@ class Keeper(Actor[KeeperMessage]):
         self._touch_health_file()
         changed = PeersChanged(news.peers, news.newest_lane)
         self._claimer.tell(changed)
-        self._janitor.tell(changed)
-        if news.overdue:
-            self._janitor.tell(
-                Wake()
-            )  # whoever posted a task says so only to servers that had room when they beat last
+        self._rescuer.tell(changed)
+        if news.overdue:  # whoever posted a task says so only to servers that had room when they beat last
+            self._janitor.tell(Wake())
         self._meet(news.peers)
         self._comply(news.wanted)
         if news.cancels or news.stops:

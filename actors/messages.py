@@ -258,7 +258,8 @@ RecorderMessage: TypeAlias = Writes | Commit | Go
 DeskMessage: TypeAlias = Asked | AskerGone
 KeeperMessage: TypeAlias = Tick
 ListenerMessage: TypeAlias = Tick | Reconnect
-JanitorMessage: TypeAlias = Tick | Wake | DueIn | PeersChanged
+JanitorMessage: TypeAlias = Tick | Wake | DueIn
+RescuerMessage: TypeAlias = Tick | PeersChanged
 SchedulerMessage: TypeAlias = Tick | Schedules
 SupervisorMessage: TypeAlias = (
     Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | WorkerOver | Wishes | LeasesGone

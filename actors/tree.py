@@ -42,6 +42,7 @@ from .messages import (
     KeeperMessage,
     ListenerMessage,
     RecorderMessage,
+    RescuerMessage,
     SchedulerMessage,
     SettlerMessage,
     SupervisorMessage,
@@ -49,10 +50,12 @@ from .messages import (
     WorkerMessage,
 )
 from .recorder import Recorder
+from .rescuer import Rescuer
 from .scheduler import Scheduler
 from .settler import Settler
 from .supervisor import Supervisor
 from .vitals import Vitals
+from .watch import LOOK_EVERY
 from .worker import DRAIN_GRACE, Colleagues, Worker
 
 # An actor that holds attempts is not restarted alone: what it knew of them is gone, and only the end of the whole
@@ -122,6 +125,7 @@ class Actors:
     claimer: ActorRef[ClaimerMessage]
     keeper: ActorRef[KeeperMessage]
     janitor: ActorRef[JanitorMessage]
+    rescuer: ActorRef[RescuerMessage]
     scheduler: ActorRef[SchedulerMessage] | None
     listener: ActorRef[ListenerMessage]
     supervisor: ActorRef[SupervisorMessage]
@@ -180,14 +184,16 @@ class Actors:
         self.janitor = self._tree.start(
             "janitor",
             lambda: Janitor(
-                our.identity.id,
-                servers,
+                ServerStore(our.links.settle),
                 Upkeep(our.links.settle),
                 self._announcements(),
-                lease_ttl=ttl,
                 retention=settings.retention_days * 86_400,
                 look_every=LOOK_FOR_DUE if our.topic else settings.polling_interval.total_seconds(),
             ),
+        )
+        self.rescuer = self._tree.start(
+            "rescuer",
+            lambda: Rescuer(our.identity.id, servers, self._announcements(), self.janitor, lease_ttl=ttl),
         )
         self.keeper = self._tree.start(
             "keeper",
@@ -197,6 +203,7 @@ class Actors:
                 our.vitals,
                 self.claimer,
                 self.janitor,
+                self.rescuer,
                 self.supervisor,
                 leave,
                 lease_ttl=ttl,
@@ -268,6 +275,7 @@ class Actors:
         self._tree.every(self.claimer, 0.2 if self._our.topic else FIRST_PAUSE, Tick())
         self._tree.every(self.settler, 0.5, Tick())
         self._tree.every(self.janitor, 1.0, Tick())
+        self._tree.every(self.rescuer, LOOK_EVERY, Tick())
         self._tree.every(self.listener, 1.0, Tick())
         if self.scheduler is not None:
             self._tree.every(self.scheduler, 0.5, Tick())

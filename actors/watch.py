@@ -1,29 +1,39 @@
-"""Tell a lost server from a slow one."""
+"""Tell a lost server from a slow one.
+
+A killed supervisor is given up within three seconds: a look, half a second after its death at most, finds its session
+lock free, and so do the five that follow half a second apart, without a beat between them. A live server beats every
+2 seconds over another connection, and at once when it has a new session: it is never silent for as long as six looks
+take. So neither the end of its session nor that of all sessions, when PostgreSQL is restarted, is taken for its death:
+what counts was seen after that.
+
+Time is the watcher's own, so that no jump of a clock makes anybody look dead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ..runtime.store.servers import Peer
 from ..runtime.task import ServerId
 
-SILENCE = 2.5  # seconds without a beat, a little more than one takes
-LOOKS = 2  # times that the session lock of a silent server has to be found free, a tick apart
+LOOK_EVERY = 0.5  # seconds
+LOOKS = 6  # in a row that find the lock free, with no beat between them
 GAP = 6.0  # seconds without news after which nothing is known of the time between
 
 
 @dataclass(slots=True)
 class _Suspect:
     peer: Peer
-    free: int = 0
+    silent_since: float
+    free: int = 0  # looks
 
 
 class Watch:
-    """Two signs of death. The session lock of a silent server is free: its process is gone. Or it has been silent for
-    its lease's time to live, while this server heard from PostgreSQL all along: its host is unreachable.
+    """Two signs of death. The session lock of a server is free, and it does not beat: its process is gone. Or it has
+    been silent for its lease's time to live while this server heard from PostgreSQL: its host is unreachable.
 
-    A server whose session was cut, but not its process, beats on over another connection, and is left alone.
     Times are readings of a monotonic clock, in seconds.
     """
 
@@ -32,31 +42,41 @@ class Watch:
         self._lease_ttl = lease_ttl
         self._suspects: dict[ServerId, _Suspect] = {}
         self._heard_at = float("-inf")
-        self._healthy_since = float("inf")
 
     def hear(self, peers: Iterable[Peer], now: float) -> None:
         """The beats of all servers, as of now."""
-        if now - self._heard_at > GAP:
-            self._healthy_since = now
+        before = self._suspects if self._is_hearing(now) else {}
+        # a beat that is new here came after the last hearing, whatever the clock of the database has done since
+        earliest = self._heard_at if self._is_hearing(now) else now
         self._heard_at = now
-        before = self._suspects
         self._suspects = {
-            peer.id: _Suspect(
-                peer, before[peer.id].free if peer.id in before and before[peer.id].peer.beat_at == peer.beat_at else 0
-            )
+            peer.id: known
+            if (known := before.get(peer.id)) and known.peer.beat_at == peer.beat_at
+            else _Suspect(peer, silent_since=min(max(now - peer.silent_for, earliest), now))
             for peer in peers
-            if peer.id != self._own and peer.silent_for > 0
+            if peer.id != self._own
         }
 
-    async def lost(self, now: float, lock_is_free: Callable[[int], Awaitable[bool]]) -> list[Peer]:
-        """The servers that are to be given up."""
-        return [suspect.peer for suspect in self._suspects.values() if await self._is_lost(suspect, now, lock_is_free)]
+    def locks(self) -> dict[ServerId, int]:
+        """The session locks to look at."""
+        return {id: it.peer.lock_key for id, it in self._suspects.items() if it.peer.lock_key is not None}
 
-    async def _is_lost(self, suspect: _Suspect, now: float, lock_is_free: Callable[[int], Awaitable[bool]]) -> bool:
-        peer = suspect.peer
-        silent = peer.silent_for + now - self._heard_at
-        if silent > self._lease_ttl and now - self._healthy_since > self._lease_ttl:
-            return True
-        if silent > SILENCE and peer.lock_key is not None:
-            suspect.free = suspect.free + 1 if await lock_is_free(peer.lock_key) else 0
-        return suspect.free >= LOOKS
+    def look(self, free: Mapping[ServerId, datetime], now: float) -> None:
+        """Which of these locks are free, and when their servers last beat; every LOOK_EVERY seconds."""
+        for id, suspect in self._suspects.items():
+            if id not in free:
+                suspect.free = 0
+            elif free[id] == suspect.peer.beat_at:
+                suspect.free += 1
+            else:
+                self._suspects[id] = _Suspect(replace(suspect.peer, beat_at=free[id]), silent_since=now, free=1)
+
+    def lost(self, now: float) -> list[Peer]:
+        """The servers that are to be given up."""
+        return [it.peer for it in self._suspects.values() if self._is_hearing(now) and self._is_lost(it, now)]
+
+    def _is_lost(self, suspect: _Suspect, now: float) -> bool:
+        return suspect.free >= LOOKS or now - suspect.silent_since > self._lease_ttl
+
+    def _is_hearing(self, now: float) -> bool:
+        return now - self._heard_at <= GAP

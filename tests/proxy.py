@@ -25,8 +25,11 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._fatal: bytes | None = None
+        self._slow: bytes | None = None
+        self._delivering = asyncio.Event()
         self.delay = 0.0  # seconds by which everything comes later, both ways
         self.cuts = 0
+        self.held = 0  # statements that were kept back
         self.asked = 0  # statements that clients have sent
 
     async def open(self) -> None:
@@ -54,8 +57,18 @@ class Proxy:
         """Break the connection on which `text` is sent next, once the server has committed what it says."""
         self._fatal = text
 
+    def hold(self, text: bytes) -> None:
+        """Break the connection on which `text` is sent next, and keep what it says on its way until `deliver`."""
+        self._slow = text
+        self._delivering.clear()
+
+    def deliver(self) -> None:
+        """Let arrive what was kept back, whose sender has long gone."""
+        self._delivering.set()
+
     async def close(self) -> None:
         self._passing.set()
+        self._delivering.set()
         self.cut()
 
     def _break(self) -> None:
@@ -69,16 +82,22 @@ class Proxy:
         doomed = asyncio.Event()
         with suppress(OSError):
             await asyncio.gather(
-                self._pass(reader, to_server, doomed, answers=False),
-                self._pass(from_server, writer, doomed, answers=True),
+                self._pass(reader, to_server, doomed, client=writer),
+                self._pass(from_server, writer, doomed),
             )
         for end in (writer, to_server):
             end.transport.abort()
             self._open.discard(end)
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event, *, answers: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        doomed: asyncio.Event,
+        client: asyncio.StreamWriter | None = None,
     ) -> None:
+        """From a client, when it is given, else the answers to one."""
+        answers, slow = client is None, False
         while chunk := await reader.read(65_536):
             await self._passing.wait()
             if self.delay:
@@ -92,6 +111,12 @@ class Proxy:
                     self.cuts += 1
                     raise ConnectionResetError
                 continue
+            if client is not None and self._slow and self._slow in chunk:
+                self._slow, slow = None, True
+            if client is not None and slow and _SYNC in chunk:  # the first one that has it asks to carry it out
+                self.held += 1
+                client.transport.abort()
+                await self._delivering.wait()
             writer.write(chunk)
             await writer.drain()
         raise ConnectionResetError

@@ -29,6 +29,7 @@ _AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.QueryCanceledError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
@@ -110,8 +111,13 @@ class Link:
             async def run(statement: str, *args: object) -> list[Row]:
                 return await connection.fetch(self._statements[statement], *args)  # type: ignore[no-any-return]
 
-            async with connection.transaction():
+            await connection.execute(self._statements["begin"])
+            try:
                 yield run
+            except Exception:
+                await connection.execute("rollback")
+                raise
+            await connection.execute("commit")
 
     async def close(self) -> None:
         """Close the connection; a later call opens it again."""

@@ -160,9 +160,12 @@ class ServerStore:
         rows = await self._link.fetch("revive_orphaned")
         return [Peer(row["server"], row["name"], "draining", 0, 0, row["beat_at"], None, math.inf) for row in rows]
 
-    async def lock_is_free(self, lock_key: int) -> bool:
-        """Whether no session holds this lock: the process that held it is gone, or its session was cut."""
-        return bool(await self._link.fetch_value("lock_is_free", lock_key))
+    async def free_locks(self, locks: Mapping[ServerId, int]) -> dict[ServerId, datetime]:
+        """Those of these servers whose session lock nobody holds, because the process or its session is gone, and when
+        they last beat.
+        """
+        rows = await self._link.fetch("free_locks", list(locks), list(locks.values()))
+        return {row["server"]: row["beat_at"] for row in rows}
 
     async def held_leases(self, server: ServerId) -> set[UUID]:
         """The leases that the database knows of."""

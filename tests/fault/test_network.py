@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -18,6 +19,7 @@ from tests.waiting import wait_until
 TTL = 3  # seconds
 AWAY = 2  # seconds
 REQUESTS = 300
+OUTCOME = b"\x00\x00\x00\x04done"  # as a settlement says it, after it has written contexts and lines
 
 
 async def test_cut_connections_of_a_server(database: str, trial: Trial) -> None:
@@ -50,6 +52,22 @@ async def test_what_a_server_wrote_comes_through_after_its_peers_gave_it_up(
         proxy.thaw()
         await wait_until(lambda: "given up by its peers" in remote.said)
         await remote.wait_for_work()
+        await trial.check(away=True)
+
+
+async def test_a_host_that_vanishes_in_the_middle_of_a_settlement(database: str, trial: Trial) -> None:
+    async with (
+        proxied(database) as (proxy, dsn),
+        running_server(dsn, name="remote", concurrency=20, lease_ttl=TTL) as remote,
+        running_server(database, name="near", concurrency=20, lease_ttl=TTL),
+    ):
+        await trial.add(200, 0.2)
+        await trial.begun(100)
+        proxy.hold(OUTCOME)
+        await wait_until(lambda: proxy.held)
+        proxy.freeze()
+        trial.strikes()
+        remote.signal(signal.SIGKILL)
         await trial.check(away=True)
 
 

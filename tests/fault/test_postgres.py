@@ -53,13 +53,29 @@ async def test_a_restart_under_load(
 
 
 async def test_connections_that_are_terminated_over_and_over(database: str, trial: Trial) -> None:
-    async with running_server(database, workers=2, concurrency=20), connected(database) as connection:
+    async with (
+        running_server(database, name="first", concurrency=20),
+        running_server(database, name="second", concurrency=20),
+        connected(database) as connection,
+    ):
         await trial.add(200, 0.1)
         async with trial.stream():
             for _ in range(40):
                 await connection.fetch(f"select pg_terminate_backend(pid) from pg_stat_activity where {OURS}")
                 await asyncio.sleep(0.1)
             await trial.goes_on()
+        await trial.check(away=True, ends=frozenset())
+
+
+async def test_a_restart_makes_no_server_look_dead(postgres_of_its_own: Postgres, database: str, trial: Trial) -> None:
+    async with (
+        running_server(database, name="first", concurrency=20),
+        running_server(database, name="second", concurrency=20),
+    ):
+        await trial.add(400, 0.3)
+        for _ in range(3):
+            await trial.begun(len(trial.runs()) + 20)
+            await postgres_of_its_own.restart("fast")
         await trial.check(away=True, ends=frozenset())
 
 

@@ -3,11 +3,13 @@
 --
 -- Several statements, not one: the first waits for claims of this server that are under way (they hold its heartbeat
 -- row), the next one for its settlements (they hold the lease rows), and only the last, with a snapshot taken after both,
--- can tell which attempts are still without an end. A single statement would look before it has waited.
+-- can tell which attempts are still without an end. A single statement would look before it has waited. It waits for a
+-- moment at most: the rescuer has its own lease to keep.
 create function queued_tasks.rescue(p_server uuid, p_beat_at timestamptz) returns integer
 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
+set lock_timeout = '2s'
 as $$
 declare
     v_ids      uuid[];

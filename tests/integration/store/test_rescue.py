@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from queued_tasks.runtime.errors import DatabaseUnavailable
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.store.servers import Beat
 from tests.store import Store, blocked, ended
@@ -88,6 +90,42 @@ async def test_a_rescue_waits_for_a_claim_under_way_and_takes_it_back(store: Sto
     await claimer.commit()
     assert await rescued == 1
     assert (await store.claim_one(await store.server())).id == task.id
+
+
+async def test_a_rescue_does_not_wait_long_for_a_transaction_that_does_not_end(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    claimed = await store.claim_one(server)
+    settler = await store.another()
+    await settler.begin()
+    await settler.settle(server, ended(claimed))
+    with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+        await store.rescue(server)
+
+
+async def test_only_locks_that_no_session_holds_are_free(store: Store) -> None:
+    held, free, keyless = [await store.server() for _ in range(3)]
+    for server, key in ((held, 11), (free, 12)):
+        await store.servers.beat(server, replace(BEAT, lock_key=key))
+    holder = await store.another()
+    await holder.value("select pg_advisory_lock(11)")
+    found = await store.servers.free_locks({held: 11, free: 12, keyless: 13})
+    assert found == {free: (await store.peer(free)).beat_at}
+
+
+async def test_a_lock_that_a_peer_looks_at_is_free_to_another(store: Store) -> None:
+    server = await store.server()
+    await store.servers.beat(server, replace(BEAT, lock_key=11))
+    peer = await store.another()
+    await peer.begin()
+    await peer.servers.free_locks({server: 11})
+    assert server in await store.servers.free_locks({server: 11})
+
+
+async def test_a_lock_that_its_server_holds_no_more_says_nothing_of_it(store: Store) -> None:
+    server = await store.server()
+    await store.servers.beat(server, replace(BEAT, lock_key=12))
+    assert await store.servers.free_locks({server: 11}) == {}
 
 
 async def test_a_claim_that_waits_for_the_rescue_claims_nothing(store: Store) -> None:
