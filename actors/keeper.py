@@ -130,6 +130,7 @@ class Keeper(Actor[KeeperMessage]):
                 "load": round(os.getloadavg()[0], 2),
                 "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
                 "error": vitals.trouble,
+                "clock": time.time(),
                 "topic": self._topic,
                 "kinds": {"sync" if sync else "async": asdict(kind) for sync, kind in vitals.kinds.items()},
             },

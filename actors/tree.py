@@ -12,6 +12,7 @@ from loguru import logger
 
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Exited, Restarts, Tree
+from ..runtime.alike import alike
 from ..runtime.announce import Announcer, wake_topic
 from ..runtime.direct import Connections, DirectBackend
 from ..runtime.ear import SharedEar
@@ -307,6 +308,7 @@ async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
             version=identity.version,
             lock_key=None,
             previous=our.previous,
+            settings=alike(our.settings),
         )
         identity.joined = True
         our.vitals.resting = wanted.intent is Intent.DRAIN

@@ -160,6 +160,14 @@ def why(id: Id, as_json: AsJson = False) -> None:
     _run(show_why(id, as_json=as_json))
 
 
+@app.command(rich_help_panel="Look")
+def doctor(as_json: AsJson = False) -> None:
+    """What is wrong, and what to do about it. Exit code 1 for findings, 3 when nothing can run."""
+    from .doctor import show_doctor
+
+    _run(show_doctor(as_json=as_json))
+
+
 @tasks.command("list")
 def list_tasks(
     state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,

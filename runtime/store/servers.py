@@ -86,12 +86,15 @@ class ServerStore:
         version: str,
         lock_key: int | None,
         previous: ServerId | None = None,
+        settings: Mapping[str, Json] | None = None,
     ) -> Wanted:
         """Make this incarnation known; from now on it may claim, and has to beat.
 
-        What was wanted of the `previous` one of its process is wanted of it, too; that is returned.
+        What was wanted of the `previous` one of its process is wanted of it, too; that is returned. `settings`: those
+        that have to be alike everywhere.
         """
-        row = await self._link.fetch_one("register", server, name, host, pid, version, lock_key, previous)
+        told = json.dumps(dict(settings or {}))
+        row = await self._link.fetch_one("register", server, name, host, pid, version, lock_key, previous, told)
         assert row is not None, "ids of servers are fresh"
         return Wanted(Intent(row["intent"]), row["wanted_workers"])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.command import queued_tasks
 from tests.fault.bouncer import PROGRAM, bouncer
 from tests.fault.trial import Trial
 from tests.servers import Rows, running_server
@@ -67,3 +68,13 @@ async def test_a_server_behind_it_that_stood_still_for_less_than_its_lease_is_le
             await asyncio.sleep(STILL)
             first.signal(signal.SIGCONT)
             await trial.check(ends=frozenset())
+
+
+async def test_the_doctor_sees_it_and_says_what_to_set(database: str) -> None:
+    async with bouncer(database) as dsn, running_server(database):
+        seen = (await queued_tasks("doctor", "--json", database=dsn)).json["findings"]
+        assert [(each["check"], each["level"]) for each in seen] == [("pooler", "error"), ("pooler", "warning")]
+        assert "QUEUE_STATEMENT_CACHE=0" in seen[0]["cure"]
+        assert "QUEUE_LISTEN_DATABASE_URL" in seen[1]["cure"]
+        cured = {"QUEUE_STATEMENT_CACHE": "0", "QUEUE_LISTEN_DATABASE_URL": database}
+        assert (await queued_tasks("doctor", database=dsn, **cured)).out == "Nothing is wrong.\n"

@@ -1,3 +1,6 @@
+-- What a server was started with, as far as it has to be alike everywhere: so that differences can be found.
+alter table queued_tasks.server add column settings json not null default '{}';
+
 -- What somebody wants of a server stands in its row: the server reads it on every beat, so a wish can't get lost, and to
 -- repeat it changes nothing. A fresh incarnation of the same process takes it over: see register.
 alter table queued_tasks.server
