@@ -119,8 +119,8 @@ def of_servers(rows: Sequence[Row], lease_ttl: timedelta) -> Iterator[Finding]:
             yield Finding(
                 "workers",
                 Level.ERROR,
-                f"The workers of {row['name']} can't start: {error.strip().splitlines()[-1]}",
-                "`queued-tasks servers` shows the whole traceback; correct that, the server tries again by itself.",
+                f"{row['name']} has trouble with its workers: {error.strip().splitlines()[-1]}",
+                "`queued-tasks servers` shows all of it. Correct the cause: the server goes on by itself.",
             )
         if clock := details_of(row).get("clock"):
             yield from _clock(f"The host of {row['name']}", clock - row["beat_at"].timestamp())

@@ -214,7 +214,7 @@ def _none_claims(seen: Inquiry) -> Reason | None:
     there = [taker for taker in seen.takers if taker.state != "lost"]
     states = _listed([f"{taker.name} is {taker.state}" for taker in there], len(there))
     facts: dict[str, Json] = {"servers": {taker.name: taker.state for taker in there}}
-    blocked = next((taker for taker in there if taker.error), None)
+    blocked = next((taker for taker in there if taker.error and taker.state in ("starting", "blocked")), None)
     if blocked is not None and blocked.error:
         said = blocked.error.strip().splitlines()[-1]
         cure = f"Its workers can't start: {said}. `queued-tasks servers` shows all of it; correct that."
