@@ -123,6 +123,7 @@ async def running_server(
     *,
     app: str | None = None,
     app_dir: Path = ROOT,
+    home: Path = ROOT,
     workers: int = 1,
     name: str = "server",
     options: tuple[str, ...] = (),
@@ -131,12 +132,13 @@ async def running_server(
 ) -> AsyncIterator[Server]:
     """A server on `database` that takes tasks (with `wait`), killed at the end of the block if it still runs.
 
-    `environ` are settings without QUEUE_. When the block fails, what the server wrote is shown.
+    `environ` are settings without QUEUE_; `home` is the folder whose package runs. When the block fails, what the
+    server wrote is shown.
     """
     settings = {f"QUEUE_{key.upper()}": str(value) for key, value in environ.items()}
     arguments = ["start", "--app-dir", str(app_dir), "--workers", str(workers), "--name", name, *options]
     arguments += [] if app is None else ["--app", app]
-    async with _running(("queued_tasks", *arguments), environment(database, **settings)) as (process, log):
+    async with _running(("queued_tasks", *arguments), environment(database, **settings), home) as (process, log):
         server = Server(process, name, database, log)
         try:
             if wait:
@@ -159,7 +161,7 @@ async def serving(app: str, database: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _running(
-    arguments: tuple[str, ...], environ: dict[str, str]
+    arguments: tuple[str, ...], environ: dict[str, str], home: Path = ROOT
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
     """`python -m` with these arguments, killed in the end, and the file with what it prints: shown on failure."""
     with tempfile.NamedTemporaryFile(prefix="server-") as written:
@@ -169,7 +171,7 @@ async def _running(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=written,
             stderr=written,
-            cwd=ROOT,
+            cwd=home,
             env=environ,
             start_new_session=True,
         )

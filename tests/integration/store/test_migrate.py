@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from queued_tasks.runtime import store
@@ -15,9 +16,11 @@ from queued_tasks.runtime.errors import ConfigurationError, SchemaOutdated
 from queued_tasks.runtime.store.lanes import Lanes
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.migrate import NEWEST, as_sql, check, migrate
+from queued_tasks.runtime.store.statements import migrations
 from queued_tasks.runtime.store.tasks import TaskStore
 from tests.databases import connected
-from tests.store import new_task
+from tests.store import Store, new_task
+from tests.waiting import wait_until
 
 CATALOG = """
     select 'column', table_name,
@@ -33,10 +36,18 @@ CATALOG = """
     union all
     select 'view', viewname, definition from pg_views where schemaname = $1
     union all
+    select 'enum', enumtypid::regtype::text, enumsortorder || ' ' || enumlabel
+      from pg_enum join pg_type t on t.oid = enumtypid where t.typnamespace = $1::regnamespace
+    union all
+    select 'comment', c.oid::regclass::text, objsubid || ' ' || description
+      from pg_description join pg_class c on c.oid = objoid and c.relnamespace = $1::regnamespace
+    union all
     select 'relation', relname, relkind::text || relpersistence::text || coalesce(reloptions::text, '')
       from pg_class where relnamespace = $1::regnamespace
     order by 1, 2, 3
 """
+
+WAITS_FOR_TASK = "select exists (select from pg_locks where relation = 'queued_tasks.task'::regclass and not granted)"
 
 
 async def _catalog(dsn: str, schema: str) -> list[str]:
@@ -127,6 +138,81 @@ async def test_a_failed_migration_leaves_nothing_behind(empty_database: str) -> 
             await migrate(empty_database)
         tables = await connection.fetch("select tablename from pg_tables where schemaname = 'queued_tasks'")
     assert [row[0] for row in tables] == ["task"]
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the code know these migrations on top."""
+
+    def know(*scripts: str) -> None:
+        added = {number: (f"later_{number}", sql) for number, sql in enumerate(scripts, NEWEST + 1)}
+        monkeypatch.setattr(
+            "queued_tasks.runtime.store.migrate.migrations", lambda schema: {**migrations(schema), **added}
+        )
+
+    return know
+
+
+EXPAND = "alter table queued_tasks.task add column later text"
+
+
+async def test_a_failed_migration_takes_those_before_it_along(database: str, newer: Callable[..., None]) -> None:
+    before = await _catalog(database, "queued_tasks")
+    newer(EXPAND, "select 1 / 0")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(database)
+    assert await _catalog(database, "queued_tasks") == before
+
+
+async def test_many_at_once_add_what_is_new_once(database: str, newer: Callable[..., None]) -> None:
+    newer(EXPAND)
+    applied = await asyncio.gather(*(migrate(database) for _ in range(4)))
+    assert sorted(applied) == [[], [], [], [NEWEST + 1]]
+
+
+async def test_a_long_transaction_holds_up_the_migration_and_nobody_else(
+    store: Store, newer: Callable[..., None]
+) -> None:
+    newer(EXPAND)
+    long = await store.another()
+    await long.begin()
+    await long.count("task")
+    migrating = asyncio.create_task(migrate(store.dsn))
+    for _ in range(2):
+        await wait_until(lambda: store.value(WAITS_FOR_TASK))
+        await store.one()
+        (claimed,) = await store.run(await store.server())
+        assert await store.state(claimed) == "done"
+    assert not migrating.done()
+    await long.commit()
+    assert await migrating == [NEWEST + 1]
+
+
+async def test_a_migration_that_gets_no_lock_names_the_session_that_holds_it(
+    store: Store, newer: Callable[..., None]
+) -> None:
+    newer(EXPAND)
+    await store.begin()
+    await store.count("task")
+    pid = store.session.connection.get_server_pid()
+    with pytest.raises(SchemaOutdated, match=rf"the session {pid} \(idle in transaction, for \d+ s\).*end that"):
+        await migrate(store.dsn, patience=0)
+
+
+async def test_a_migration_that_gets_no_lock_leaves_nothing_behind(store: Store, newer: Callable[..., None]) -> None:
+    before = await _catalog(store.dsn, "queued_tasks")
+    newer("create table queued_tasks.later ()", EXPAND)
+    await store.begin()
+    await store.count("task")
+    with pytest.raises(SchemaOutdated):
+        await migrate(store.dsn, patience=0)
+    assert await _catalog(store.dsn, "queued_tasks") == before
+
+
+async def test_newer_code_takes_no_older_schema(database: str, newer: Callable[..., None]) -> None:
+    newer(EXPAND)
+    with pytest.raises(SchemaOutdated, match=rf"lacks migration {NEWEST + 1} of {NEWEST + 1}.*queued-tasks migrate"):
+        await check(database)
 
 
 async def test_a_call_without_the_schema_says_how_to_make_it(empty_database: str) -> None:
