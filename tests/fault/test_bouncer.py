@@ -76,5 +76,5 @@ async def test_the_doctor_sees_it_and_says_what_to_set(database: str) -> None:
         assert [(each["check"], each["level"]) for each in seen] == [("pooler", "error"), ("pooler", "warning")]
         assert "QUEUE_STATEMENT_CACHE=0" in seen[0]["cure"]
         assert "QUEUE_LISTEN_DATABASE_URL" in seen[1]["cure"]
-        cured = {"QUEUE_STATEMENT_CACHE": "0", "QUEUE_LISTEN_DATABASE_URL": database}
-        assert (await queued_tasks("doctor", database=dsn, **cured)).out == "Nothing is wrong.\n"
+        ran = await queued_tasks("doctor", database=dsn, QUEUE_STATEMENT_CACHE="0", QUEUE_LISTEN_DATABASE_URL=database)
+        assert ran.out == "Nothing is wrong.\n"
