@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import wraps
@@ -20,6 +20,7 @@ from .outbox import Entry
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import Json, Task, TaskSpec, TaskState
+from .watch import TaskUpdate, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class SyncQueuedTasks:
 
     def add_tasks(self, items: Iterable[TaskSpec]) -> list[SyncTaskRef]:
         """Add many tasks in one statement, all or none; written when it returns. Raises what `add_task` does."""
-        return [SyncTaskRef(ref.entry, self) for ref in self._write(self._handle.add_tasks(items))]
+        return self._refs(self._write(self._handle.add_tasks(items)))
 
     def schedule(
         self,
@@ -110,12 +111,40 @@ class SyncQueuedTasks:
         """Add a task for later; written when it returns. See `QueuedTasks.schedule`."""
         return self._write(self._handle.schedule(func_or_path, run_at, args=args, kwargs=kwargs, **options))
 
+    def chain(self, *specs: TaskSpec) -> list[SyncTaskRef]:
+        """Add tasks that run one after the other; written soon, as by `add_task`. See `QueuedTasks.chain`."""
+        return self._refs(self._handle.chain(*specs))
+
+    def group(self, *specs: TaskSpec) -> list[SyncTaskRef]:
+        """Add tasks that run side by side. See `QueuedTasks.group`."""
+        return self._refs(self._handle.group(*specs))
+
+    def chord(self, specs: Iterable[TaskSpec], callback: TaskSpec) -> list[SyncTaskRef]:
+        """Add tasks that run side by side, and one that runs when all of them are done. See `QueuedTasks.chord`."""
+        return self._refs(self._handle.chord(specs, callback))
+
+    def watch(self, id: UUID | str) -> Iterator[TaskUpdate]:
+        """Follow a task by its id: see `TaskRef.watch`. Raises TaskNotFound."""
+        self._write_asked((id,))
+        return self._each(self._handle.watch(id))
+
     def on(self, connection: object) -> SyncQueuedTasks:
         """The handle for tasks in a transaction of your own, over a connection or session that blocks.
 
         See `QueuedTasks.on`.
         """
         return SyncQueuedTasks(self._handle.on(connection), self._block)
+
+    def _refs(self, refs: Iterable[TaskRef]) -> list[SyncTaskRef]:
+        self._check_process()
+        return [SyncTaskRef(ref.entry, self) for ref in refs]
+
+    def _each(self, updates: AsyncIterator[TaskUpdate]) -> Iterator[TaskUpdate]:
+        async def following() -> TaskUpdate | None:
+            return await anext(updates, None)
+
+        while (update := self._wait(following())) is not None:
+            yield update
 
     def _write_asked(self, args: tuple[object, ...]) -> None:
         """Write what was added if it is that which is asked about: hooks of the user's have a say in it."""
@@ -168,6 +197,12 @@ class SyncTaskRef(Ref):
     def stop(self) -> bool:
         """Interrupt the task until somebody retries it; False when it doesn't run."""
         return self._ask(TaskRef.stop)
+
+    def watch(self) -> Iterator[TaskUpdate]:
+        """What happens to the task, as it happens. See `TaskRef.watch`."""
+        self._entry.expected = True
+        self.get_task_id()
+        return self._tasks._each(watch(self._backend, self._entry.id))
 
     def wait(self, timeout: float | timedelta | None = None) -> Json:
         """The result of the task, once it is done; `timeout` in seconds. Raises what `TaskRef.wait` does."""

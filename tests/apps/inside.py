@@ -17,6 +17,7 @@ from queued_tasks import (
     Retry,
     SyncQueuedTasks,
     TaskFailed,
+    TaskSpec,
     enqueue_id_range_tasks,
     get_context,
     get_current_task,
@@ -166,6 +167,13 @@ def ask_child(a: int, b: int) -> Any:
     result = ref.wait(30)
     found = tasks.get_task_by_id(ref.id)
     return [result, found.state if found else None, ref.get_state(), tasks.cancel_task(ref.id)]
+
+
+def follow_chain() -> list[Any]:
+    """Add a chain and follow its last task, on a thread that blocks."""
+    refs = SyncQueuedTasks.current().chain(TaskSpec(work.add, (1, 2)), TaskSpec(parents))
+    states = [update.state.value for update in refs[-1].watch()]
+    return [states[0], states[-1], refs[-1].wait(30)]
 
 
 def ask_failing_child() -> str:

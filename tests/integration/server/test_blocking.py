@@ -18,7 +18,9 @@ from queued_tasks import (
     InvalidState,
     QueuedTasks,
     SyncQueuedTasks,
+    SyncTaskRef,
     TaskCancelled,
+    TaskRef,
     TaskSpec,
     TaskState,
 )
@@ -54,6 +56,11 @@ async def test_a_def_task_that_waits_can_be_cancelled(tasks: QueuedTasks, tmp_pa
 
 
 @pytest.mark.usefixtures("server")
+async def test_a_def_task_follows_a_chain(tasks: QueuedTasks) -> None:
+    assert await tasks.add_task(inside.follow_chain).wait(LIMIT) == ["waiting", "done", [3]]
+
+
+@pytest.mark.usefixtures("server")
 async def test_current_is_what_fits_the_place(tasks: QueuedTasks) -> None:
     assert await tasks.add_task(inside.what_current_is).wait(LIMIT) == ["QueuedTasks", "SyncQueuedTasks"]
     assert await tasks.add_task(inside.what_current_is_plainly).wait(LIMIT) == "SyncQueuedTasks"
@@ -75,6 +82,31 @@ async def in_thread(database: str, body: Callable[[SyncQueuedTasks], Any]) -> An
 @pytest.mark.usefixtures("server")
 async def test_a_script_adds_and_waits(database: str) -> None:
     assert await in_thread(database, lambda tasks: tasks.add_task(work.add, 1, 2).wait(LIMIT)) == 3
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_script_follows_a_task_by_its_id(database: str) -> None:
+    def body(tasks: SyncQueuedTasks) -> list[str]:
+        ref = tasks.add_task(work.add, 1, 2)
+        return [update.state.value for update in tasks.watch(str(ref.id))]
+
+    assert (await in_thread(database, body))[-1] == "done"
+
+
+async def test_a_script_adds_whole_graphs(database: str, rows: Rows) -> None:
+    def body(tasks: SyncQueuedTasks) -> list[int]:
+        spec = TaskSpec(work.add, (1, 2))
+        refs = [tasks.chain(spec, spec), tasks.group(spec), tasks.chord([spec, spec], spec)]
+        return [len(each) for each in refs]
+
+    assert await in_thread(database, body) == [2, 1, 3]
+    assert await rows.value("select count(*) from queued_tasks.dependency") == 3
+
+
+def test_the_blocking_handle_has_what_the_other_one_has() -> None:
+    for kind, twin in ((QueuedTasks, SyncQueuedTasks), (TaskRef, SyncTaskRef)):
+        public, blocking = ({name for name in dir(each) if not name.startswith("_")} for each in (kind, twin))
+        assert public - blocking <= {"connect", "sync", "add_task_async"}
 
 
 async def test_what_was_added_is_written_when_it_leaves(database: str, rows: Rows) -> None:
