@@ -48,7 +48,7 @@ class Session(Link):
         try:
             return await self.connection.fetch(load(self.schema)[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
         except Exception as error:
-            meaning = translate(error)
+            meaning = translate(error, self.connection)
             if meaning is None:
                 raise
             raise meaning from error

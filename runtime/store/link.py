@@ -32,8 +32,7 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.QueryCanceledError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
+    asyncpg.OutdatedSchemaCacheError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
@@ -50,8 +49,15 @@ _OUTDATED = (
 )
 
 
-def translate(error: BaseException) -> QueuedTasksError | None:
-    """What an error of asyncpg means to the rest of the package; None when it is a bug, not a circumstance."""
+# What asyncpg says when it is used without a connection, and also when it is used wrongly.
+_AWAY_IF_CLOSED = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+def translate(error: BaseException, connection: asyncpg.Connection | None) -> QueuedTasksError | None:
+    """What an error of asyncpg means to the rest of the package; None when it is a bug, not a circumstance.
+
+    `connection` is where it came up, None when there was none yet: some errors mean its loss only when it is closed.
+    """
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "QT001":
         return LeaseLost(str(error))
     if isinstance(error, _OUTDATED):
@@ -62,10 +68,16 @@ def translate(error: BaseException) -> QueuedTasksError | None:
         return ConfigurationError(
             f"The database user lacks a right ({error}): grant it, or run `queued-tasks migrate` as the schema's owner."
         )
-    if isinstance(error, _AWAY):
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return ConfigurationError(f"The database's URL can't be used ({error}).")
+    closed = connection is None or connection.is_closed()
+    if isinstance(error, _AWAY) or (closed and isinstance(error, _AWAY_IF_CLOSED)):
         reason = str(error).strip() or type(error).__name__
         return DatabaseUnavailable(f"PostgreSQL can't be reached or did not answer in time ({reason}).")
     return None
+
+
+_STATE_UNKNOWN = (asyncio.CancelledError, asyncpg.InternalClientError)  # of the connection, after these
 
 
 class Link:
@@ -125,7 +137,7 @@ class Link:
         if connection is not None and not connection.is_closed():
             try:
                 await connection.close(timeout=2)
-            except _AWAY:
+            except (*_AWAY, *_AWAY_IF_CLOSED):
                 connection.terminate()
 
     async def _run(self, statement: str, args: Sequence[object], timeout: float) -> list[Row]:
@@ -148,8 +160,8 @@ class Link:
         try:
             yield
         except BaseException as error:
-            meaning = translate(error)
-            if isinstance(meaning, DatabaseUnavailable) or isinstance(error, asyncio.CancelledError):
+            meaning = translate(error, self._connection)
+            if isinstance(meaning, DatabaseUnavailable) or isinstance(error, _STATE_UNKNOWN):
                 self._drop()
             if meaning is None:
                 raise

@@ -119,15 +119,17 @@ async def _applied(connection: asyncpg.Connection, schema: str) -> set[int] | No
 
 @asynccontextmanager
 async def _connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection: asyncpg.Connection | None = None
     try:
         # no cache: behind a pooler a prepared statement may be somebody else's
         connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=CONNECT_TIMEOUT)
+        yield connection
+        await connection.close(timeout=CONNECT_TIMEOUT)
     except Exception as error:
-        meaning = translate(error)
+        meaning = translate(error, connection)
         if meaning is None:
             raise
         raise meaning from error
+    finally:
+        if connection is not None:
+            connection.terminate()

@@ -56,8 +56,8 @@ class Topics:
                 for topic in topics:
                     await connection.add_listener(topic, self._notified)
         except Exception as error:
+            meaning = translate(error, self._connection)
             self.close()
-            meaning = translate(error)
             if meaning is None:
                 raise
             raise meaning from error
@@ -75,8 +75,8 @@ class Topics:
                 raise OSError("the listening connection is closed")
             await connection.fetchval(self._statements["probe"], timeout=CONNECT_TIMEOUT)
         except Exception as error:
+            meaning = translate(error, self._connection)
             self.close()
-            meaning = translate(error)
             if meaning is None:
                 raise
             raise meaning from error
