@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from queued_tasks import QueuedTasks, Settings, TaskNotFound, TaskState, TaskUpdate
 from tests.apps import work
 from tests.databases import connected
+from tests.proxy import proxied
 from tests.servers import Rows, go, marks, running_server
 from tests.store import Store
 from tests.waiting import wait_until
@@ -106,6 +108,24 @@ async def test_a_lost_connection_misses_nothing(tasks: QueuedTasks, database: st
 
 
 @pytest.mark.usefixtures("server")
+async def test_an_outage_of_the_network_misses_nothing(database: str, tmp_path: Path) -> None:
+    seen: list[TaskUpdate] = []
+    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
+        ref = tasks.add_task(work.report, str(tmp_path))
+        await ref
+        watching = asyncio.create_task(collected(ref.watch(), seen))
+        await wait_until(lambda: any(update.logs for update in seen))
+        proxy.cut()
+        go(tmp_path)
+        async with QueuedTasks.connect(database) as others:
+            await wait_until(lambda: _has_ended(others, ref.id))
+        await proxy.open()
+        await asyncio.wait_for(watching, LIMIT)
+    assert [line.message for update in seen for line in update.logs] == ["half", "whole"]
+    assert (seen[-1].state, seen[-1].context) == (TaskState.DONE, {"step": 2})
+
+
+@pytest.mark.usefixtures("server")
 async def test_auto_remove_waits_for_whoever_follows_and_then_goes(
     tasks: QueuedTasks, tmp_path: Path, rows: Rows
 ) -> None:
@@ -132,3 +152,8 @@ async def test_waiters_of_tasks_that_have_ended_are_pruned(database: str, rows: 
         store = await Store.open(database, stack)
         await store.upkeep.prune_traces(1)
     assert await rows.value("select count(*) from queued_tasks.waiter") == 0
+
+
+async def _has_ended(tasks: QueuedTasks, id: UUID) -> bool:
+    task = await tasks.get_task_by_id(id)
+    return task is not None and task.state.is_final
