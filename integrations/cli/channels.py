@@ -30,7 +30,7 @@ async def list_channels(*, as_json: bool) -> None:
     async with desk() as at:
         rows = await GateStore(at.link).look()
     if as_json:
-        document([_row(row) for row in rows])
+        document([channel_row(row) for row in rows])
     elif rows:
         table(_COLUMNS, [_line(row) for row in rows])
     else:
@@ -77,7 +77,8 @@ def _is_paused(gate: Gate) -> bool:
     return gate.paused or gate.cap == 0
 
 
-def _row(row: ChannelRow) -> dict[str, Json]:
+def channel_row(row: ChannelRow) -> dict[str, Json]:
+    """A channel as a row of --json."""
     gate = row.gate
     return {
         "name": gate.channel,
@@ -91,10 +92,17 @@ def _row(row: ChannelRow) -> dict[str, Json]:
     }
 
 
+def channel_state(row: ChannelRow) -> Text:
+    """Whether more of its tasks may start, in its colour."""
+    gate = row.gate
+    if _is_paused(gate):
+        return Text("paused", "yellow")
+    full = gate.cap is not None and not gate.per_server and row.running >= gate.cap
+    return Text("full", "cyan") if full else Text("open", "green")
+
+
 def _line(row: ChannelRow) -> list[str | Text]:
     gate = row.gate
-    full = gate.cap is not None and not gate.per_server and row.running >= gate.cap
-    state = Text("paused", "yellow") if _is_paused(gate) else Text("full", "cyan") if full else Text("open", "green")
     return [
         gate.channel,
         "-" if gate.cap is None else f"{gate.cap}{'/server' if gate.per_server else ''}",
@@ -102,5 +110,5 @@ def _line(row: ChannelRow) -> list[str | Text]:
         "-" if gate.rate is None else str(gate.rate),
         f"{row.running:,}",
         f"{row.waiting:,}",
-        state,
+        channel_state(row),
     ]

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import termios
+import time
 import tty
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -23,49 +24,52 @@ Draw: TypeAlias = Callable[[int, int], Awaitable[RenderableType]]  # width and h
 
 _END = {"q", "Q", "\x03", "\x04"}  # Ctrl-C and Ctrl-D, should the terminal hand them over as keys
 _UNBOUNDED = 10_000  # lines
+_REST = 4  # times as long as it took to draw is the pause before the next time
 
 
 async def live(draw: Draw, *, every: float) -> None:
     """Show what `draw` returns, anew every so many seconds and when the terminal changes its size.
 
-    While the database is away the last picture stays, with a line that says so. Without a terminal the picture is
-    printed once.
+    What takes long to draw is drawn less often. While the database is away the last picture stays, with a line that
+    says so. Without a terminal the picture is printed once.
 
     Raises:
         DatabaseUnavailable: there is not even a first picture.
     """
     out = console()
-    picture = await draw(out.width, out.height if out.is_terminal else _UNBOUNDED)
-    if not out.is_terminal:
-        out.print(picture)
+    if not sys.stdout.isatty():
+        out.print(await draw(out.width, _UNBOUNDED))
         return
+    changed, ended = asyncio.Event(), asyncio.Event()
+    deeds = {signal.SIGINT: ended.set, signal.SIGTERM: ended.set, signal.SIGWINCH: changed.set}
+    async with _signals(deeds):
+        with _keys(lambda keys: ended.set() if _END.intersection(keys) else None):
+            showing = asyncio.ensure_future(_show(draw, out, every, changed))
+            ending = asyncio.ensure_future(ended.wait())
+            await asyncio.wait({showing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            for each in (showing, ending):
+                each.cancel()
+            with suppress(asyncio.CancelledError):
+                await showing
+
+
+async def _show(draw: Draw, out: Console, every: float, changed: asyncio.Event) -> None:
+    picture = await draw(out.width, out.height)
     with Live(picture, console=out, screen=True, auto_refresh=False, vertical_overflow="crop") as shown:
         shown.refresh()
-        async for _ in _moments(every):
+        took = 0.0
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(every, took * _REST)):
+                    await changed.wait()
+            changed.clear()
+            began = time.monotonic()
             try:
                 picture = await draw(out.width, out.height)
                 shown.update(picture, refresh=True)
             except DatabaseUnavailable as error:
                 shown.update(Group(Text(visible(str(error)), style="red", no_wrap=True), picture), refresh=True)
-
-
-async def _moments(every: float) -> AsyncIterator[None]:
-    """When it is time to draw; ends with `q` or Ctrl-C."""
-    changed, ended = asyncio.Event(), asyncio.Event()
-
-    def end() -> None:
-        ended.set()
-        changed.set()
-
-    async with _signals({signal.SIGINT: end, signal.SIGTERM: end, signal.SIGWINCH: changed.set}):
-        with _keys(lambda keys: end() if _END.intersection(keys) else None):
-            while not ended.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(every):
-                        await changed.wait()
-                changed.clear()
-                if not ended.is_set():
-                    yield
+            took = time.monotonic() - began
 
 
 @asynccontextmanager

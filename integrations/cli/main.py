@@ -161,6 +161,14 @@ def why(id: Id, as_json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel="Look")
+def top(as_json: AsJson = False) -> None:
+    """Servers, channels, running tasks and failures, live. Ends with q."""
+    from .top import show_top
+
+    _run(show_top(as_json=as_json))
+
+
+@app.command(rich_help_panel="Look")
 def doctor(as_json: AsJson = False) -> None:
     """What is wrong, and what to do about it. Exit code 1 for findings, 3 when nothing can run."""
     from .doctor import show_doctor

@@ -65,6 +65,10 @@ class Reads:
         """What runs, on these servers or on all, the longest first: see running_tasks.sql."""
         return await self._link.fetch("running_tasks", servers, limit)
 
+    async def failures(self, *, limit: int) -> Sequence[Row]:
+        """What failed lately, the last first: see recent_failures.sql."""
+        return await self._link.fetch("recent_failures", limit)
+
 
 def _task(row: Row) -> Task:
     fields: dict[str, Any] = dict(row)
