@@ -120,6 +120,8 @@ class DirectBackend:
             return id
         if state in _UNDER_WAY:
             raise InvalidState(f"Task {id} is {state}: only one that has ended or was stopped can be retried.")
+        if source["holder"] is not None:
+            raise _key_is_held(id, source["holder"])
         sources = [source]
         if subtree:
             family = [row["id"] for row in await self._calls.fetch("ended_with", id)]
@@ -129,6 +131,8 @@ class DirectBackend:
             outbox.add(Entry(clone, outbox))
         entries = outbox.entries
         await outbox.flush()
+        if not entries[0].created:
+            raise _key_is_held(id, entries[0].id)
         return entries[0].id
 
     async def was_written(self, id: UUID) -> bool:
@@ -218,6 +222,12 @@ async def open_backend(url: str | None, settings: Settings) -> DirectBackend:
                 raise DatabaseUnavailable(f"{error} Tried for {_CONNECT_PATIENCE:g} s; is the URL right?") from error
         await asyncio.sleep(pause)
         pause = min(pause * 2, 1.0)
+
+
+def _key_is_held(id: UUID, holder: UUID) -> InvalidState:
+    return InvalidState(
+        f"Task {id} can't be retried now: task {holder} has its unique key and is under way. Wait for it, or cancel it."
+    )
 
 
 def _source(id: UUID, row: Row) -> NewTask:

@@ -83,6 +83,16 @@ async def test_a_task_under_way_cannot_be_retried(tasks: QueuedTasks) -> None:
         await tasks.retry_task(await tasks.add_task(plain, 1))
 
 
+async def test_a_task_whose_unique_key_another_one_has_cannot_be_retried(tasks: QueuedTasks) -> None:
+    ref = tasks.add_task(plain, 1, unique="key")
+    child = tasks.add_task(plain, 2, parent=ref)
+    await ref.cancel()
+    other = await tasks.add_task(plain, 3, unique="key")
+    with pytest.raises(InvalidState, match=f"task {other} has its unique key"):
+        await tasks.retry_task(ref.id, subtree=True)
+    assert [task.id for task in await tasks.list_tasks()] == [other, child.id, ref.id]
+
+
 async def test_a_stopped_task_goes_on_in_its_place(tasks: QueuedTasks, database: str) -> None:
     id = await tasks.add_task(plain, 1)
     rows = await asyncpg.connect(database)
