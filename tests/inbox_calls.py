@@ -12,7 +12,7 @@ from tests.queue_calls import Call, Dice, World, described, equal, new_tasks, sa
 from tests.queue_model import QueueModel
 from tests.store import Store
 
-TAKER = "who takes from the inbox"  # two at once pass over what the other one looks at, which is as good as any order
+TAKER = "the inbox"  # who takes from it passes over what another takes or posts just now, as if in no order at all
 
 
 def post(dice: Dice, world: World) -> Call:
@@ -56,7 +56,7 @@ def cancel_by_sql(dice: Dice, world: World) -> Call:
     def follow(model: QueueModel, answer: bool | None) -> None:
         equal("wanted cancelled", answer, model.want_cancelled(id))
 
-    return Call(f"cancel {short(id)} by SQL", run, follow)
+    return Call(f"cancel {short(id)} by SQL", run, follow, actor=TAKER)
 
 
 def cancel_posted(dice: Dice, world: World) -> Call:

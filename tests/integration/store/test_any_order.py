@@ -45,7 +45,9 @@ KINDS = [
     *[upkeep.promote, upkeep.clear, upkeep.prune, upkeep.sweep],
 ]
 PAIRS = st.one_of(
-    st.tuples(st.sampled_from(WORK), st.sampled_from([calls.settle, calls.cancel, calls.rescue, calls.stop])),
+    st.tuples(
+        st.sampled_from(WORK), st.sampled_from([calls.settle, calls.cancel, calls.rescue, calls.stop, upkeep.clear])
+    ),
     st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
 )
 

@@ -181,3 +181,14 @@ async def test_a_child_that_is_let_go_while_it_is_cleared_keeps_no_place_among_t
     await store.commit()
     assert await cleared == 1
     assert [await store.count(table) for table in ("task", "delayed")] == [1, 0]
+
+
+async def test_a_task_that_is_claimed_while_it_would_be_cleared_runs_on(store: Store) -> None:
+    task = await store.one()
+    server = await store.server()
+    other = await store.another()
+    await store.begin()
+    await store.claim_one(server)
+    cleared = await blocked(store, other, _clear(other))
+    await store.commit()
+    assert (await cleared, await store.state(task)) == (0, "doing")
