@@ -22,7 +22,7 @@ class Announcements:
     def lined(self, count: int) -> None:
         """So many tasks may be claimed."""
         if count:
-            self._claimer.tell(Wake())
+            self._claimer.tell(Wake(count=count))
             if self._announcer is not None:
                 self._announcer.lined({ANY_LANE: count})
 

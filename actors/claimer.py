@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterable
@@ -40,6 +41,7 @@ from .messages import (
     WorkerLeft,
     WorkerMessage,
 )
+from .sharing import Sharing
 from .vitals import Capacity, Vitals
 
 RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
@@ -81,6 +83,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._told_lane = 0  # the newest that others have told of
         self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
         self._learn_at = 0.0
+        self._sharing = Sharing(server)
         self._doubtful: list[UUID] = []
         self._draining = False
 
@@ -91,7 +94,8 @@ class Claimer(Actor[ClaimerMessage]):
                 self.ref.tell(Go())
             case Go():
                 await self._act()
-            case Wake(newest_lane):
+            case Wake(newest_lane, count, turn):
+                self._leave_some(count, turn)
                 self._told_lane = max(self._told_lane, newest_lane)
                 self._lanes_changed |= newest_lane == ANY_LANE
                 self._look_again()
@@ -113,7 +117,8 @@ class Claimer(Actor[ClaimerMessage]):
                     kind.freed_at.pop(worker, None)
                 ref.tell(Parted())
                 self._count()
-            case PeersChanged(_, newest_lane):
+            case PeersChanged(peers, newest_lane):
+                self._sharing.hear(peers)
                 self._told_lane = max(self._told_lane, newest_lane)
                 if newest_lane > self._newest_lane:
                     self._look_again()
@@ -124,6 +129,13 @@ class Claimer(Actor[ClaimerMessage]):
                 self._draining = True
             case _:
                 assert_never(message)
+
+    def _leave_some(self, count: int, turn: str) -> None:
+        """New tasks came to an idle server: its peers are to have their shares. A busy one takes what it can get."""
+        now, vitals = time.monotonic(), self._vitals
+        idle = all(kind.empty for kind in self._kinds.values() if kind.rooms) or self._sharing.limit(now) < math.inf
+        if idle and (hold := self._sharing.woken(count, turn, vitals.slots - vitals.busy, vitals.pace, now)):
+            asyncio.get_running_loop().call_later(hold, self.ref.tell, Go())
 
     def _freed(self, worker: int, count: int) -> None:
         now = time.monotonic()
@@ -145,7 +157,7 @@ class Claimer(Actor[ClaimerMessage]):
                 return
             await self._learn_lanes()
             for sync, kind in self._kinds.items():
-                want = balance.wanted(kind.rooms)
+                want = int(min(balance.wanted(kind.rooms), self._sharing.limit(time.monotonic())))
                 if want and not kind.empty:
                     await self._claim(sync, kind, want)
         except DatabaseUnavailable:
@@ -176,6 +188,7 @@ class Claimer(Actor[ClaimerMessage]):
         kind.look_back.done(reach, ended, ended - began)
         kind.short = len(claimed) < want
         kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
+        self._sharing.took(len(claimed), ended - began)
         if claimed:
             claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
             self._place(lease, claimed, kind.rooms)

@@ -128,6 +128,7 @@ class Keeper(Actor[KeeperMessage]):
                 "claimed_per_minute": claimed,
                 "settled_per_minute": settled,
                 "load": round(os.getloadavg()[0], 2),
+                "pace": round(vitals.pace, 3),
                 "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
                 "error": vitals.trouble,
                 "clock": time.time(),

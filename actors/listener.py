@@ -31,7 +31,8 @@ PROBE_EVERY = 10  # ticks
 class Listener(Actor[ListenerMessage]):
     """One connection that only listens. Without it, or without an answer on it, the polls of the others still find all.
 
-    `topic` is the one on which enqueuers and servers say what has changed; None with notifications off.
+    `topic` is the one on which enqueuers and servers say what has changed; None with notifications off. `mark` is the
+    announcer's of this server, whose claimer knows of these wake-ups already.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Listener(Actor[ListenerMessage]):
         ear: SharedEar,
         *,
         topic: str | None,
+        mark: str | None,
     ) -> None:
+        self._mark = mark
         self._identity = identity
         self._claimer = claimer
         self._janitor = janitor
@@ -129,10 +132,14 @@ class Listener(Actor[ListenerMessage]):
         elif payload == DELAYED:
             self._janitor.tell(Wake())
         else:
-            self._claimer.tell(Wake(_newest_lane(payload)))
+            self._claimer.tell(_wake(payload, self._mark))
 
 
-def _newest_lane(payload: str) -> int:
-    """The highest lane of a wake-up such as `7:1 9:20`: how many tasks came into which lane."""
-    lanes = (word.partition(":")[0] for word in payload.split())
-    return max((int(lane) for lane in lanes if lane.isdecimal()), default=ANY_LANE)
+def _wake(payload: str, mark: str | None) -> Wake:
+    """What `7:1 9:20 #turn` says: how many tasks came into which lane. Those that `mark` begins were told before."""
+    *words, last = payload.split() or [""]
+    turn = last if last.startswith("#") else ""
+    pairs = [word.partition(":") for word in (words if turn else [*words, last])]
+    counts = {int(lane): int(count) for lane, _, count in pairs if lane.isdecimal() and count.isdecimal()}
+    known = turn and mark is not None and turn.startswith(mark)
+    return Wake(max(counts, default=ANY_LANE), 0 if known else sum(counts.values()), "" if known else turn)

@@ -22,9 +22,14 @@ class Tick(Coalesced):
 
 @dataclass(frozen=True, slots=True)
 class Wake(Coalesced):
-    """Something may be claimable, perhaps in a lane as new as `newest_lane`; ANY_LANE: nobody knows in which."""
+    """Something may be claimable, perhaps in a lane as new as `newest_lane`; ANY_LANE: nobody knows in which.
+
+    `count`: so many tasks are new; 0: nobody knows. `turn`: what all servers were told with it; empty: only this one.
+    """
 
     newest_lane: int = ANY_LANE
+    count: int = 0
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

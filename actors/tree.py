@@ -225,6 +225,7 @@ class Actors:
                 self.settler,
                 self._ear,
                 topic=our.topic,
+                mark=self._announcer and self._announcer.mark,
             ),
         )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
+
+from ..runtime import balance
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Vitals:
     def busy(self) -> int:
         """How many do."""
         return sum(kind.busy for kind in self.kinds.values())
+
+    @property
+    def pace(self) -> float:
+        """How fast tasks start here, 1 at best."""
+        return balance.pace(os.getloadavg()[0], os.cpu_count() or 1)
 
     @property
     def standing(self) -> str:

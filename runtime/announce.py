@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import count
 from uuid import UUID
 
 from .errors import QueuedTasksError
@@ -32,11 +34,17 @@ def wake_topic(settings: Settings) -> str:
 
 
 class Announcer:
-    """Sends notifications: the first at once, then what has gathered in two milliseconds, in one statement."""
+    """Sends notifications: the first at once, then what has gathered in two milliseconds, in one statement.
+
+    `mark` begins the last word of its wake-ups, which is never the same twice: servers that would take the same task
+    take turns by it.
+    """
 
     def __init__(self, link: Link, wake: str) -> None:
         self._link = link
         self._wake = wake
+        self.mark = f"#{secrets.token_hex(4)}"
+        self._turns = count()
         self._lanes: Counter[int] = Counter()
         self._delayed = False
         self._ids: dict[str, dict[str, None]] = {}  # in their order, each once
@@ -81,7 +89,8 @@ class Announcer:
         delayed, self._delayed = self._delayed, False
         told, self._ids = self._ids, {}
         messages = [(topic, payload) for topic, ids in told.items() for payload in _payloads(ids)]
-        messages += [(self._wake, payload) for payload in _payloads([f"{lane}:{lanes[lane]}" for lane in lanes])]
+        wakes = _payloads([f"{lane}:{lanes[lane]}" for lane in lanes])
+        messages += [(self._wake, f"{payload} {self.mark}.{next(self._turns)}") for payload in wakes]
         if delayed:
             messages.append((self._wake, DELAYED))
         return messages

@@ -1,10 +1,14 @@
-"""Who takes how much: what a worker may be given ahead, and which worker gets an attempt. Pure."""
+"""Who takes how much: a server of new tasks, a worker ahead of its slots, which worker an attempt. Pure."""
 
 from __future__ import annotations
 
+import hashlib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 AHEAD_SECONDS = 0.02  # of work that a worker may hold beyond its slots: about two claims' round trips
 AHEAD_MOST = 400  # attempts
@@ -50,3 +54,28 @@ def place(count: int, rooms: Mapping[int, Room]) -> list[int]:
         else:
             heapq.heapreplace(heap, (load + 1 / room.slots, worker, free - 1, room))
     return placed
+
+
+def pace(load: float, cores: int) -> float:
+    """How fast a host starts tasks, at most 1: less where more processes than `cores` want to run (load average)."""
+    return min(1.0, cores / load) if load > 0 else 1.0
+
+
+def shares(count: int, rooms: Mapping[K, float], turn: str, *, first: K | None = None) -> dict[K, int]:
+    """How many of `count` new tasks each server is to take at first, in proportion to the room that each has.
+
+    What can't be divided goes to the largest remainders (Hamilton's method); among equals to `first`, then in an order
+    that `turn` decides, so that single tasks go round. With more tasks than room a share is more than fits.
+    """
+    total = sum(rooms.values())
+    if not total:
+        return dict.fromkeys(rooms, 0)
+    exact = {server: count * room / total for server, room in rooms.items()}
+    whole = {server: int(share) for server, share in exact.items()}
+
+    def urgency(server: K) -> tuple[float, bool, bytes]:
+        return whole[server] - exact[server], server != first, hashlib.blake2b(f"{turn} {server}".encode()).digest()
+
+    for server in sorted(exact, key=urgency)[: count - sum(whole.values())]:
+        whole[server] += 1
+    return whole

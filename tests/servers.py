@@ -195,6 +195,10 @@ class Rows:
     async def value(self, query: str, *arguments: object) -> Any:
         return await self._connection.fetchval(query, *arguments)
 
+    async def column(self, query: str, *arguments: object) -> list[Any]:
+        """The first column of all rows."""
+        return [row[0] for row in await self._connection.fetch(query, *arguments)]
+
     async def outcomes(self, task: UUID) -> list[str]:
         """How the attempts ended that did not end the task, in their order."""
         rows = await self._connection.fetch(

@@ -42,6 +42,7 @@ class Peer:
     beat_at: datetime
     lock_key: int | None
     silent_for: float
+    pace: float = 1.0  # how fast it starts tasks, 1 at best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,7 @@ class ServerStore:
                 row["beat_at"],
                 row["lock_key"],
                 row["silent_for"],
+                row["pace"],
             )
             for row in rows
         )

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queued_tasks.runtime.balance import AHEAD_MOST, Room, place, wanted
+from queued_tasks.runtime.balance import AHEAD_MOST, Room, pace, place, shares, wanted
 
 rooms = st.dictionaries(
     st.integers(1, 8),
@@ -56,3 +56,55 @@ def test_what_is_given_ahead_is_bounded() -> None:
 
 def test_a_claim_waits_while_the_workers_have_most_of_it_ahead_of_them() -> None:
     assert wanted({1: Room(100, held=450, rate=1e9)}) == 0
+
+
+# ---- between servers
+
+shared = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 200).map(float), min_size=1)
+
+
+def test_equal_servers_share_equally() -> None:
+    assert shares(10, {"a": 10.0, "b": 10.0}, "") == {"a": 5, "b": 5}
+
+
+def test_a_server_with_twice_the_room_takes_twice_as_much() -> None:
+    assert shares(9, {"a": 20.0, "b": 10.0}, "") == {"a": 6, "b": 3}
+
+
+def test_a_full_server_takes_nothing() -> None:
+    assert shares(3, {"a": 0.0, "b": 10.0}, "") == {"a": 0, "b": 3}
+
+
+def test_a_big_backlog_fills_everybody() -> None:
+    taken = shares(1_000, {"a": 20.0, "b": 10.0}, "")
+    assert taken["a"] >= 20
+    assert taken["b"] >= 10
+
+
+def test_single_tasks_go_round_among_equals() -> None:
+    takers = Counter(
+        server
+        for turn in range(300)
+        for server, count in shares(1, {"a": 10.0, "b": 10.0, "c": 10.0}, f"#1.{turn}").items()
+        if count
+    )
+    assert min(takers.values()) > 60
+
+
+def test_what_cannot_be_divided_stays_with_the_one_who_set_it_free() -> None:
+    assert shares(1, {"a": 10.0, "b": 10.0}, "", first="b") == {"a": 0, "b": 1}
+
+
+@given(shared, st.integers(1, 500), st.text(max_size=5))
+def test_all_servers_come_to_the_same_shares_which_are_all_that_came(
+    rooms: dict[str, float], count: int, turn: str
+) -> None:
+    taken = shares(count, rooms, turn)
+    assert taken == shares(count, dict(reversed(rooms.items())), turn)
+    assert sum(taken.values()) == (count if any(rooms.values()) else 0)
+    assert all(not taken[server] for server in rooms if not rooms[server])
+
+
+def test_a_host_whose_processes_wait_for_processors_is_slower() -> None:
+    assert pace(0.0, 2) == pace(2.0, 2) == 1.0
+    assert pace(4.0, 2) == 0.5

@@ -8,6 +8,7 @@ with me as (
 )
 select h.server, s.name, s.intent, s.wanted_workers, h.state, h.slots, h.busy, h.beat_at, h.lock_key,
        extract(epoch from clock_timestamp() - h.beat_at)::float8 as silent_for,
+       coalesce((h.details ->> 'pace')::float8, 1) as pace,
        exists (select from me) as alive,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'cancel') as cancels,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'stop') as stops,
