@@ -225,7 +225,7 @@ class Actors:
                 self.settler,
                 self._ear,
                 topic=our.topic,
-                mark=self._announcer and self._announcer.mark,
+                mark=None if self._announcer is None else self._announcer.mark,
             ),
         )
 
