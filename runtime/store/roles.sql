@@ -53,7 +53,7 @@ declare
 begin
     for v_function in
         select p.oid from pg_proc p
-         where p.pronamespace = 'queued_tasks'::regnamespace and p.proname in ('get_ends', 'get_progress', 'backlog')
+         where p.pronamespace = 'queued_tasks'::regnamespace and p.proname in ('get_ends', 'get_progress', 'backlog', 'rate_room', 'is_running')
     loop
         execute format('grant execute on function %s to queued_tasks_enqueuer, queued_tasks_dashboard', v_function);
     end loop;

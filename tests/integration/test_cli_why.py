@@ -76,9 +76,24 @@ async def test_failed_with_the_cure_of_its_exception(queue: Queue) -> None:
     found = await queue.why(await queue.fail(server))
     assert "ValueError: no such address" in found.sentence
     assert "tasks show" in found.cure
+
+
+@pytest.mark.parametrize(
+    ("exception", "cure"),
+    [
+        ("InvalidTask", "QUEUE_ALLOWED_MODULES"),
+        ("SignatureError", "QUEUE_SECRET_KEY"),
+        ("TaskTimeout", "a longer timeout"),
+        ("WorkerDied", "memory"),
+    ],
+)
+async def test_what_the_queue_itself_refused_or_ended_has_a_cure_of_its_own(
+    queue: Queue, exception: str, cure: str
+) -> None:
     await queue.add()
-    id = await queue.run(server, "failed", exception_name="TaskTimeout", exception_message="300 s")
-    assert "timeout" in (await queue.why(id)).cure
+    error = {"exception_name": exception, "exception_message": "no"}
+    id = await queue.run(await queue.serve(), "failed", **error)
+    assert cure in (await queue.why(id)).cure
 
 
 async def test_a_child_of_what_failed_names_the_parent(queue: Queue) -> None:

@@ -136,12 +136,24 @@ async def test_the_dashboard_reads(login: Login, database: str) -> None:
     await link.close()
 
 
+async def test_the_dashboard_asks_what_goes_on_and_why(login: Login, database: str) -> None:
+    async with QueuedTasks.connect(database) as tasks:
+        id = await tasks.add_task(work.add, 1, 2, channel="mail")
+    await queued_tasks("channels", "set", "mail", "@1/min", database=database)
+    for command in (("why", id), ("top",), ("servers",), ("channels",), ("status",)):
+        ran = await queued_tasks(*command, "--json", database=login("dashboard"))
+        assert (ran.code, ran.err) == (0, "")
+    found = (await queued_tasks("doctor", "--json", database=login("dashboard"))).json["findings"]
+    assert [each["check"] for each in found] == ["servers", "rights"]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "select queued_tasks.enqueue('a:f')",
         "select queued_tasks.cancel(gen_random_uuid())",
         "select queued_tasks.post_tasks('[]')",
+        "select queued_tasks.direct_servers('{}', 'stop', null)",
         "select * from queued_tasks.cancel_tasks('{}', '')",
         "delete from queued_tasks.task",
         "insert into queued_tasks.waiter (task_id, topic) values (gen_random_uuid(), 'x')",
