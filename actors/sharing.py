@@ -35,8 +35,8 @@ class Sharing:
         self._paces = {peer.id: peer.pace for peer in others}
 
     def woken(self, count: int, turn: str, free: int, pace: float, now: float) -> float:
-        """So many tasks have come to this server, which has `free` slots and this `pace`. Returns the seconds for which it
-        holds back from now on; 0 when it does not, or did already.
+        """So many tasks have come to this server, which has `free` slots and this `pace`. Returns the seconds for which
+        it holds back from now on; 0 when it does not, or did already.
 
         `turn` is what all servers were told with it, and decides between equals. Empty: this server set the tasks free.
         """
