@@ -409,7 +409,11 @@ class QueueModel:
 
     def _after_end(self, ids: Iterable[UUID]) -> int:
         ended = {*ids}
-        lined = self._let_go([task.id for task in self._children(ended)])
+        children = self._children(ended)
+        if all(self.tasks[id].end == "done" for id in ended):
+            # a posted one may have another parent that went bad: that is seen when it gets its place
+            children = [child for child in children if not any(map(self._open, child.parents))]
+        lined = self._let_go([child.id for child in children])
         self._wind_up(ended)
         return lined
 

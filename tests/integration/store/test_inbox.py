@@ -351,3 +351,16 @@ async def test_the_server_of_a_running_task_is_told_of_the_wish(store: Store) ->
 async def test_sql_does_not_cancel_what_never_was(store: Store) -> None:
     with pytest.raises(asyncpg.NoDataFoundError, match="there is no task"):
         await cancel(store, new_task().id)
+
+
+async def test_a_posted_child_of_a_cancelled_parent_ends_when_it_gets_its_place(store: Store) -> None:
+    cancelled, done, open = await store.add(3)
+    await store.tasks.cancel([cancelled.id], "no")
+    child = new_task(parents=(cancelled.id, done.id, open.id))
+    await post(store, child)
+    server = await store.server()
+    (it,) = await store.claim(server, 1)
+    await store.settle(server, ended(it))
+    assert (it.id, await store.state(child)) == (done.id, "waiting")
+    await store.upkeep.promote_inbox(9)
+    assert await store.state(child) == "cancelled"
