@@ -29,6 +29,7 @@ from ..runtime.framing import Mailbox
 from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
+from ..runtime.threads import inherit_context
 from .reporter import Reporter
 from .surroundings import NOT_READY, Surroundings, why_not
 from .worker_backend import WorkerBackend, workplace
@@ -212,6 +213,7 @@ class _Work:
         self._line = line
         self._argument = argument
         self._capture = Capture(intercom.reporter.lines)
+        inherit_context()
         self._interruptible = _Interruptible()
 
     def live(self) -> None:

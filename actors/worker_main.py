@@ -23,6 +23,7 @@ from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from ..runtime.stacks import MARKS, marked
+from ..runtime.threads import inherit_context
 from .reporter import Reporter
 from .surroundings import NOT_READY, Surroundings, why_not
 from .worker_backend import WorkerBackend, workplace
@@ -59,6 +60,7 @@ class AsyncWorker:
         self._loop = asyncio.get_running_loop()
         self._reporter = Reporter(mailbox)
         self._capture = Capture(self._reporter.lines)
+        inherit_context()
         self._backend = WorkerBackend(mailbox.send_threadsafe, signs=argument.signs)
         self._workplace = workplace(self._reporter, self._backend, block_on(self._loop))
         self._functions: Functions

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from loguru import logger
 
 from queued_tasks.runtime.client import QueuedTasks
-from queued_tasks.runtime.context import get_context, set_context
+from queued_tasks.runtime.context import get_context, get_full_context, set_context
 from queued_tasks.runtime.current import get_current_task
 from queued_tasks.runtime.hooks import HookTask, on_post_run, on_pre_run, on_worker_start, on_worker_stop, worker_state
 from queued_tasks.runtime.logging import getLogger
@@ -82,6 +83,26 @@ async def odd_text() -> None:
 
 async def again(seconds: float) -> None:
     raise Retry(in_=timedelta(seconds=seconds))
+
+
+def note_in_threads() -> object:
+    """Write the context on a thread and on two runs of one in a pool."""
+    thread = threading.Thread(target=set_context, args=("thread", 1))
+    thread.start()
+    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        list(pool.map(lambda number: set_context(f"pool.{number}", number), range(2)))
+    return get_full_context()
+
+
+async def note_in_pool(name: str) -> object:
+    """Write the context on the thread of a pool that all tasks share."""
+    await asyncio.get_running_loop().run_in_executor(shared_pool, set_context, name, 1)
+    await asyncio.sleep(0)
+    return get_full_context()
+
+
+shared_pool = ThreadPoolExecutor(1)
 
 
 async def no_more(reason: str) -> None:

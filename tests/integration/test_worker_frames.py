@@ -202,3 +202,16 @@ async def test_no_change_of_a_context_overtakes_another_and_the_last_one_comes(k
     assert len(numbers) > 10
     assert numbers == sorted(numbers)
     assert numbers[-1] == 400
+
+
+async def test_threads_of_a_plain_function_write_its_context() -> None:
+    async with worker("sync") as supervisor:
+        end = await supervisor.result_of("note_in_threads")
+    assert json.loads(end.result or "") == {"thread": 1, "pool": {"0": 0, "1": 1}}
+
+
+async def test_a_pool_that_tasks_share_writes_the_context_of_whoever_handed_it_the_work() -> None:
+    async with worker() as supervisor:
+        numbers = {name: supervisor.run("note_in_pool", name) for name in "abcd"}
+        found = {name: (await supervisor.end_of(number)).result for name, number in numbers.items()}
+    assert found == {name: f'{{"{name}":1}}' for name in "abcd"}
