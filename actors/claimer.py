@@ -21,6 +21,7 @@ from ..runtime.store.tasks import TaskStore
 from ..runtime.task import Claimed, ServerId
 from .messages import (
     ANY_LANE,
+    Answers,
     ClaimerMessage,
     Drain,
     Freed,
@@ -33,13 +34,13 @@ from .messages import (
     Rest,
     SettlerMessage,
     SupervisorMessage,
-    SyncWanted,
     Tick,
     Unstarted,
     Wake,
     WorkerJoined,
     WorkerLeft,
     WorkerMessage,
+    WorkersWanted,
 )
 from .sharing import Sharing
 from .vitals import Capacity, Vitals
@@ -117,6 +118,12 @@ class Claimer(Actor[ClaimerMessage]):
                     kind.freed_at.pop(worker, None)
                 ref.tell(Parted())
                 self._count()
+            case Answers(worker, answers):
+                for kind in self._kinds.values():
+                    if room := kind.rooms.get(worker):
+                        room.open = answers
+                self._count()
+                self.ref.tell(Go())
             case PeersChanged(peers, newest_lane):
                 self._sharing.hear(peers)
                 self._told_lane = max(self._told_lane, newest_lane)
@@ -157,8 +164,11 @@ class Claimer(Actor[ClaimerMessage]):
                 return
             await self._learn_lanes()
             for sync, kind in self._kinds.items():
-                want = int(min(balance.wanted(kind.rooms), self._sharing.limit(time.monotonic())))
-                if want and not kind.empty:
+                if kind.empty:
+                    continue
+                if not kind.rooms:
+                    await self._look(sync, kind)
+                elif want := int(min(balance.wanted(kind.rooms), self._sharing.limit(time.monotonic()))):
                     await self._claim(sync, kind, want)
         except DatabaseUnavailable:
             self._vitals.can_claim = False
@@ -195,6 +205,22 @@ class Claimer(Actor[ClaimerMessage]):
         kind.empty = not claimed and not self._lanes_changed
         if not kind.empty:
             self.ref.tell(Go())
+
+    async def _look(self, sync: bool, kind: _Kind) -> None:
+        """Whether there is something for workers that are not there."""
+        lanes = [lane for lane in self._store.lanes if lane.sync == sync]
+        ranks, began = _ranks(lanes), time.monotonic()
+        reach = kind.look_back.reach(began, nearly_empty=True)
+        kind.short = not lanes or not await self._store.is_claimable(
+            self._server, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes]
+        )
+        ended = time.monotonic()
+        kind.look_back.done(reach, ended, ended - began)
+        kind.found(0, ended, self._pause, self._polling_interval)
+        kind.empty = True
+        self._count()
+        if not kind.short:
+            self._supervisor.tell(WorkersWanted())
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
         line = self._lines.setdefault(lane.id, Line())
@@ -237,8 +263,6 @@ class Claimer(Actor[ClaimerMessage]):
         self._learn_at = now + LEARN_EVERY
         self._lanes_changed = False
         self._newest_lane = max((lane.id for lane in self._store.lanes), default=0)
-        if any(lane.sync for lane in self._store.lanes):
-            self._supervisor.tell(SyncWanted())
 
     def _look_again(self) -> None:
         for kind in self._kinds.values():
@@ -256,8 +280,8 @@ class Claimer(Actor[ClaimerMessage]):
     def _count(self) -> None:
         for sync, kind in self._kinds.items():
             rooms = kind.rooms.values()
-            busy = sum(min(room.held, room.slots) for room in rooms)
-            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy)
+            busy = sum(min(room.held, room.slots) if room.open else room.slots for room in rooms)
+            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy, not kind.short)
 
 
 class _Kind:

@@ -18,13 +18,14 @@ MOST_INTERRUPTIONS = 3  # after which an attempt that may be to blame is no long
 class Judgement(msgspec.Struct, frozen=True):
     """Why a process is killed. `culprits` did not end when they should have; `apart`: those that are to run alone.
 
-    `account` is what the process said last, if it was asked.
+    `account` is what the process said last, if it was asked. `fatal`: the process did what would have killed it anyway.
     """
 
     reason: str
     culprits: tuple[Held, ...] = ()
     apart: tuple[Held, ...] = ()
     account: Account | None = None
+    fatal: bool = False
 
 
 def judge(running: Mapping[int, Held], late: Collection[Held], account: Account | None, *, alone: bool) -> Judgement:
@@ -52,11 +53,12 @@ def bereft(running: Collection[Held], judgement: Judgement | None, now: float) -
     Then nobody knows which one was to blame. Those are blamed that were there most often when a worker died: see
     `is_on_last_life`, at most one of which is in a worker at a time.
     """
-    if judgement is not None:
+    if judgement is not None and not judgement.fatal:
         return [_sentence(held, judgement, now) for held in running]
+    cause = None if judgement is None else judgement.reason
     most = max((held.claimed.crashes for held in running), default=0)
     return [
-        settled(held, INTERRUPTED if held.claimed.crashes < most else after_death(held.claimed.crashes), now)
+        settled(held, INTERRUPTED if held.claimed.crashes < most else after_death(held.claimed.crashes, cause), now)
         for held in running
     ]
 

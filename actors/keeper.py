@@ -129,7 +129,7 @@ class Keeper(Actor[KeeperMessage]):
                 "settled_per_minute": settled,
                 "load": round(os.getloadavg()[0], 2),
                 "pace": round(vitals.pace, 3),
-                "memory": self._process.memory_info().rss + sum(vitals.memory.values()),
+                "memory": self._process.memory_info().rss + vitals.memory,
                 "error": vitals.trouble,
                 "clock": time.time(),
                 "topic": self._topic,

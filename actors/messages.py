@@ -11,6 +11,7 @@ from ..runtime import wire
 from ..runtime.actor import ActorRef, Coalesced
 from ..runtime.store.servers import Peer
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
+from .judgement import Judgement
 
 ANY_LANE: Final = 0
 
@@ -129,13 +130,13 @@ class WorkerReady:
 class WorkerGone:
     """A worker's process is gone and its attempts are accounted for.
 
-    `traceback`: it could not start. `killed`: why its supervisor ended it.
+    `traceback`: it could not start. `judgement`: its supervisor has ended it.
     """
 
     worker: int
     code: int
     traceback: str | None
-    killed: str | None
+    judgement: Judgement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,37 @@ class WorkerOver:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncWanted(Coalesced):
-    """There are tasks for sync workers."""
+class WorkersWanted(Coalesced):
+    """There are tasks of a kind for which there is no worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """There may be so many workers of each kind from now on."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Take no more, finish what runs, leave; the stop hooks may take `grace` seconds."""
+
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overgrown:
+    """A worker holds so much memory that it must not finish what runs."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A worker has stopped to answer, or answers again: until then its free slots are worth nothing."""
+
+    worker: int
+    answers: bool
 
 
 # ---- about attempts
@@ -254,9 +284,20 @@ class Schedules:
     declared: tuple[wire.Schedule, ...]
 
 
-ClaimerMessage: TypeAlias = Tick | Wake | Go | Rest | Drain | WorkerJoined | WorkerLeft | Freed | PeersChanged
+ClaimerMessage: TypeAlias = Tick | Wake | Go | Rest | Drain | WorkerJoined | WorkerLeft | Answers | Freed | PeersChanged
 WorkerMessage: TypeAlias = (
-    Tick | Place | Activate | Wishes | LeasesGone | HandBack | Drain | Died | Parted | wire.FromWorker
+    Tick
+    | Place
+    | Activate
+    | Wishes
+    | LeasesGone
+    | HandBack
+    | Retire
+    | Overgrown
+    | Drain
+    | Died
+    | Parted
+    | wire.FromWorker
 )
 SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Recheck | Go | Tick
 RecorderMessage: TypeAlias = Writes | Commit | Go
@@ -267,5 +308,5 @@ JanitorMessage: TypeAlias = Tick | Wake | DueIn
 RescuerMessage: TypeAlias = Tick | PeersChanged
 SchedulerMessage: TypeAlias = Tick | Schedules
 SupervisorMessage: TypeAlias = (
-    Tick | SyncWanted | Drain | WorkerReady | WorkerJoined | WorkerGone | WorkerOver | Wishes | LeasesGone
+    Tick | WorkersWanted | Scale | Drain | WorkerReady | WorkerJoined | WorkerGone | WorkerOver | Wishes | LeasesGone
 )

@@ -18,6 +18,7 @@ from ..runtime.direct import Connections, DirectBackend
 from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.gates import parse_gates
+from ..runtime.scaling import Limits, Wear
 from ..runtime.settings import Settings
 from ..runtime.signing import Seals, signer_of
 from ..runtime.store.gates import GateStore
@@ -243,7 +244,8 @@ class Actors:
         )
 
     def _start_what_works(self, gone: Callable[[], None]) -> None:
-        workers = self._our.settings.max_workers
+        settings = self._our.settings
+        most, idle = settings.max_workers, settings.worker_idle_timeout.total_seconds()
         self.supervisor = self._tree.start(
             "supervisor",
             lambda: Supervisor(
@@ -252,8 +254,10 @@ class Actors:
                 self.claimer,
                 self.keeper,
                 self._our.vitals,
-                workers=workers,
-                sync_workers=min(workers, os.cpu_count() or 1),
+                limits=Limits(min(settings.min_workers, most), most, idle),
+                cpus=os.cpu_count() or 1,
+                wear=Wear(settings.max_tasks_per_worker, settings.max_memory_per_worker),
+                grace=settings.shutdown_grace.total_seconds(),
                 gone=gone,
             ),
             restarts=FATAL,

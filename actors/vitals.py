@@ -11,11 +11,27 @@ from ..runtime import balance
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the workers of one kind can run at once, and do run."""
+    """What the workers of one kind can run at once, and do run. `waiting`: there is more than they have room for."""
 
     workers: int
     slots: int
     busy: int
+    waiting: bool = False
+
+
+@dataclass(slots=True)
+class WorkerVitals:
+    """How one worker is doing. `busy`: the attempts that it has, also those ahead of its slots."""
+
+    slots: int
+    busy: int = 0
+    ended: int = 0  # attempts since it started
+    idle_since: float = field(default_factory=time.monotonic)
+    memory: int = 0  # bytes
+    first_memory: int = 0  # when it became active
+    cpu: float = 0.0  # how much of one it uses
+    answers: bool = True
+    blocked: str | None = None  # why it has not answered for a while
 
 
 @dataclass(slots=True)
@@ -33,14 +49,23 @@ class Vitals:
     closed: int = 0  # of those claimed: recorded, given back, or lost
     lost: int = 0
     beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
-    memory: dict[int, int] = field(default_factory=dict)  # bytes by worker, written by the workers
-    blocked: dict[int, str] = field(default_factory=dict)  # workers that don't answer, and why; written by the workers
+    posts: dict[int, WorkerVitals] = field(default_factory=dict)  # by worker, written by the workers
+
+    def post(self, number: int) -> WorkerVitals:
+        """A worker, also before it has said anything and after it is gone."""
+        return self.posts.get(number) or WorkerVitals(1)
 
     @property
     def trouble(self) -> str | None:
         """What is wrong with the workers, for people."""
-        said = [f"worker {number} does not answer: {why}" for number, why in sorted(self.blocked.items())]
+        posts = sorted(self.posts.items())
+        said = [f"worker {number} does not answer: {post.blocked}" for number, post in posts if post.blocked]
         return "\n".join([*said, *([self.error] if self.error else [])]) or None
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the workers hold."""
+        return sum(post.memory for post in self.posts.values())
 
     @property
     def slots(self) -> int:

@@ -21,9 +21,10 @@ from ..runtime.signing import Seals
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
 from .console import relay
 from .held import Held, ended, expired, is_on_last_life, refused, runs
-from .judgement import Judgement, bereft, judge
+from .judgement import Judgement, bereft
 from .messages import (
     Activate,
+    Answers,
     Asked,
     AskerGone,
     ClaimerMessage,
@@ -35,9 +36,11 @@ from .messages import (
     HandBack,
     LeasesGone,
     Outcomes,
+    Overgrown,
     Parted,
     Place,
     RecorderMessage,
+    Retire,
     SchedulerMessage,
     Schedules,
     SettlerMessage,
@@ -54,14 +57,8 @@ from .messages import (
     Writes,
 )
 from .pulse import Pulse
-from .vitals import Vitals
+from .vitals import Vitals, WorkerVitals
 
-CLEANUP_GRACE = 4.0  # seconds that an attempt has to end once it was told to, before its process is killed
-BLOCKED_GRACE = (
-    1.0  # seconds beyond its time after which one is late that can't be told, because its process is blocked
-)
-SILENCE = 2.0  # seconds without an answer after which a process is blocked
-SHOWN_AFTER = 5.0  # seconds without an answer after which that is said
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
 
@@ -103,6 +100,7 @@ class Worker(Actor[WorkerMessage]):
         self._argument = argument
         self._tell = colleagues
         self._vitals = vitals
+        self._own = vitals.posts[number] = WorkerVitals(argument.slots)
         self._standby = standby
         self._ready = False
         self._held: dict[int, Held] = {}
@@ -114,12 +112,21 @@ class Worker(Actor[WorkerMessage]):
         self._leave_by: float | None = None
         self._failure: str | None = None
         self._judgement: Judgement | None = None  # once it is killed
+        self._retires: float | None = None  # it takes no more; so many seconds may its stop hooks take
         self._active = False
+        self._parted = False
         self._dead = False
+        self._over = False
 
     async def started(self) -> None:
         self._process = WorkerProcess(self._entry, self._argument)  # type: ignore[arg-type]  # either kind of entry
-        self._pulse = Pulse(self._process)
+        self._pulse = Pulse(
+            f"worker {self._number}",
+            self._process,
+            self._own,
+            lambda answers: self._tell.claimer.tell(Answers(self._number, answers)),
+            alone=self._argument.slots == 1,
+        )
         await self._process.spawn(_DECODER, self.ref.tell, lambda _error: None)
         self._process.exited.add_done_callback(lambda exited: self.ref.tell(Died(exited.result())))
 
@@ -142,7 +149,7 @@ class Worker(Actor[WorkerMessage]):
             case Tick():
                 self._tick(time.monotonic())
             case wire.Pong(_, late):
-                self._hear(late, time.monotonic())
+                self._pulse.hear(late, self._running(), time.monotonic())
             case wire.Call():
                 self._tell.desk.tell(Asked(message, self._number, self._process.send))
             case wire.Ready() | Activate() | wire.Active() | wire.NotReady() | wire.Bye():
@@ -155,16 +162,21 @@ class Worker(Actor[WorkerMessage]):
             case HandBack():
                 self._hand_back()
                 self._process.send(wire.HandBack())
+            case Retire(grace):
+                self._retire(grace)
+            case Overgrown(reason):
+                self._kill(Judgement(reason, fatal=True))
             case Drain(grace):
                 self._drain(grace)
             case wire.Returned(nos):
                 self._give_back([self._held.pop(no).claimed for no in nos if no in self._held])
+                self._note_load()
             case wire.Record():
                 relay(message, self._number)
             case Died(code):
                 self._bury(code)
             case Parted():
-                self._tell.supervisor.tell(WorkerOver(self._number))
+                self._part()
             case _:
                 assert_never(message)
 
@@ -182,6 +194,8 @@ class Worker(Actor[WorkerMessage]):
                 self._process.send(wire.Activate())
             case wire.Active(slots):
                 self._active = True
+                self._own.first_memory = self._process.usage().memory
+                self._own.idle_since = time.monotonic()
                 joined = WorkerJoined(self._number, self._argument.kind == "sync", slots, self.ref)
                 self._tell.claimer.tell(joined)
                 self._tell.supervisor.tell(joined)
@@ -204,6 +218,7 @@ class Worker(Actor[WorkerMessage]):
         self._kept_back.extend(claimed for claimed in attempts if is_on_last_life(claimed) and not claimed.expired)
         self._run([claimed for claimed in attempts if not is_on_last_life(claimed) and not claimed.expired])
         self._run_next_kept_back()
+        self._note_load()
 
     def _refuse_forged(self, attempts: list[Claimed], seals: Seals) -> list[Claimed]:
         """End what is not signed as it should be; return the rest."""
@@ -255,6 +270,8 @@ class Worker(Actor[WorkerMessage]):
         self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
         self._run_next_kept_back()
+        self._own.ended += len(settled)
+        self._note_load()
 
     def _commit(self, message: wire.Commit) -> None:
         held = self._held.get(message.no)
@@ -289,54 +306,18 @@ class Worker(Actor[WorkerMessage]):
             held.started = held.started or now
         if self._judgement is not None:
             return
-        if self._active:
-            self._pulse.beat(now)
-        if self._leave_by is not None and now > self._leave_by:
-            self._kill(Judgement("it did not leave in time"))
-        elif self._pulse.silence(now) > SILENCE:
-            self._look_at_blocked(now)
-        else:
-            self._end_stubborn(now)
+        self._pulse.measure(now)
+        judgement = self._pulse.tick(self._running(), now) if self._active else None
+        if judgement is None and self._leave_by is not None and now > self._leave_by:
+            judgement = Judgement("it did not leave in time")
+        if judgement is not None:
+            self._kill(judgement)
 
     def _running(self) -> dict[int, Held]:
         return dict(islice(self._held.items(), self._argument.slots))
 
-    def _hear(self, late: list[int], now: float) -> None:
-        for held in self._running().values():
-            if held.started is not None and held.started > self._pulse.heard_at:
-                held.started = now  # the process may have been busy with something else since it was sent there
-        for no in late:
-            if held_late := self._held.get(no):
-                held_late.told = held_late.told or now
-        self._pulse.hear(now)
-        self._vitals.memory[self._number] = self._process.memory
-        if self._vitals.blocked.pop(self._number, None):
-            logger.info("worker {} answers again", self._number)
-
-    def _end_stubborn(self, now: float) -> None:
-        """Kill the process for what has not ended although it was told to."""
-        stubborn = [held for held in self._running().values() if held.told and now > held.told + CLEANUP_GRACE]
-        if stubborn:
-            names = ", ".join(f"{held.claimed.id} ({held.claimed.name})" for held in stubborn)
-            self._kill(Judgement(f"it was told to end, and goes on: task {names}", tuple(stubborn)))
-
-    def _look_at_blocked(self, now: float) -> None:
-        """Say what blocks the process; kill it for what is late in it, at once if that is to blame."""
-        running = self._running()
-        alone = self._argument.slots == 1
-        late = [held for held in running.values() if held.is_late(now, BLOCKED_GRACE)]
-        tells = not alone and self._pulse.silence(now) > SHOWN_AFTER and self._number not in self._vitals.blocked
-        if not (late or tells) or not self._pulse.inquire(now):
-            return
-        judgement = judge(running, late, self._pulse.account, alone=alone)
-        if judgement.culprits or any(held.is_late(now, CLEANUP_GRACE) for held in late):
-            self._kill(judgement)
-        elif tells:
-            self._vitals.blocked[self._number] = judgement.reason
-            logger.warning("worker {} does not answer: {}", self._number, judgement.reason)
-
     def _kill(self, judgement: Judgement) -> None:
-        self._judgement = judgement
+        self._judgement = self._judgement or judgement
         self._process.kill()
 
     def _interrupt_tasks(self, ids: Iterable[UUID], why: Why) -> None:
@@ -350,6 +331,31 @@ class Worker(Actor[WorkerMessage]):
                 held.wished, held.why = time.monotonic(), why
                 self._process.send(wire.Interrupt(no, why))
 
+    def _retire(self, grace: float) -> None:
+        if self._retires is not None or self._leave_by is not None or self._dead:
+            return
+        if not self._active:
+            self._drain(grace)
+            return
+        self._retires = grace
+        self._tell.claimer.tell(WorkerLeft(self._number, self.ref))
+
+    def _part(self) -> None:
+        if self._dead and not self._over:
+            self._over = True
+            self._tell.supervisor.tell(WorkerOver(self._number))
+        self._parted = True
+        self._note_load()
+
+    def _note_load(self) -> None:
+        """What it holds has changed. One that retires leaves when that is nothing, and nothing can come."""
+        self._own.busy = len(self._held) + len(self._kept_back)
+        if self._own.busy:
+            return
+        self._own.idle_since = time.monotonic()
+        if self._parted and self._retires is not None and self._leave_by is None and not self._dead:
+            self._drain(self._retires)
+
     def _drain(self, grace: float) -> None:
         self._leave_by = time.monotonic() + grace + DRAIN_GRACE
         self._hand_back()
@@ -361,6 +367,7 @@ class Worker(Actor[WorkerMessage]):
     def _hand_back(self) -> None:
         self._give_back(list(self._kept_back))
         self._kept_back.clear()
+        self._note_load()
 
     def _give_back(self, unstarted: list[Claimed]) -> None:
         if unstarted:
@@ -377,9 +384,7 @@ class Worker(Actor[WorkerMessage]):
         self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
         self._hand_back()
         self._held.clear()
-        self._vitals.memory.pop(self._number, None)
-        self._vitals.blocked.pop(self._number, None)
+        self._vitals.posts.pop(self._number, None)
         self._tell.claimer.tell(WorkerLeft(self._number, self.ref))
         self._tell.desk.tell(AskerGone(self._number))
-        reason = None if self._judgement is None else self._judgement.reason
-        self._tell.supervisor.tell(WorkerGone(self._number, code, self._failure, reason))
+        self._tell.supervisor.tell(WorkerGone(self._number, code, self._failure, self._judgement))

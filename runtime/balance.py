@@ -16,20 +16,24 @@ AHEAD_MOST = 400  # attempts
 
 @dataclass(slots=True)
 class Room:
-    """What one worker can hold: `slots` run at once, `held` is what it was given, `rate` what it ends per second."""
+    """What one worker can hold: `slots` run at once, `held` is what it was given, `rate` what it ends per second.
+
+    One that is not `open` is given nothing.
+    """
 
     slots: int
     held: int = 0
     rate: float = 0.0
+    open: bool = True
 
     @property
     def ahead(self) -> int:
         """How many attempts it may be given beyond its slots, so that very short tasks don't wait for claims."""
-        return min(int(self.rate * AHEAD_SECONDS), AHEAD_MOST)
+        return min(int(self.rate * AHEAD_SECONDS), AHEAD_MOST) if self.open else 0
 
     @property
     def free(self) -> int:
-        return max(0, self.slots + self.ahead - self.held)
+        return max(0, self.slots + self.ahead - self.held) if self.open else 0
 
 
 def wanted(rooms: Mapping[int, Room]) -> int:

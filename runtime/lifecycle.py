@@ -99,9 +99,10 @@ def after_interrupt(why: Why) -> Verdict:
     return STOPPED if why is Why.STOP else INTERRUPTED
 
 
-def after_death(crashes: int) -> Verdict:
+def after_death(crashes: int, cause: str | None = None) -> Verdict:
     """The worker process died under an attempt, after so many `crashes` of the same task."""
-    message = f"the task's worker process died under it, {crashes + 1} times now"
+    why = "" if cause is None else f" ({cause})"
+    message = f"the task's worker process died under it{why}, {crashes + 1} times now"
     if crashes + 1 >= MOST_CRASHES:
         return Verdict("failed", None, "WorkerDied", message)
     return Verdict("crashed", 0.0, "WorkerDied", message)

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from types import FrameType, ModuleType
@@ -37,6 +38,14 @@ _PR_SET_PDEATHSIG: Final = 1
 _LAST_WORDS: Final = 1.0  # seconds in which a dead child's socket must end, even if a grandchild holds it open
 _UNKNOWN: Final = 255  # the exit code of a child that something else in this process reaped
 _READ_SIZE: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Resident memory in bytes, and the seconds that a CPU has worked."""
+
+    memory: int
+    cpu_seconds: float
 
 
 class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no types
@@ -128,14 +137,16 @@ class WorkerProcess(Process):  # type: ignore[misc]  # aiomultiprocess ships no 
                 self._said += said
         return read(self._said.decode(errors="replace"))
 
-    @property
-    def memory(self) -> int:
-        """The bytes of memory that the child holds, those of its own children not counted; 0 when it is dead."""
-        from psutil import Error, Process  # only now: a child, which imports this module, too, has no use for it
+    def usage(self) -> Usage:
+        """What the child takes now, its own children not counted; nothing when it is dead."""
+        import psutil  # only now: a child, which imports this module, too, has no use for it
 
-        with suppress(Error):
-            return int(Process(self._pid).memory_info().rss) if self._exit_code is None else 0
-        return 0
+        with suppress(psutil.Error):
+            if self._exit_code is None:
+                child = psutil.Process(self._pid)
+                times = child.cpu_times()
+                return Usage(child.memory_info().rss, times.user + times.system)
+        return Usage(0, 0.0)
 
     def _start(self, theirs: socket.socket, answers: Connection) -> None:
         arguments = (self._entry, theirs, answers, os.getpid(), self._argument)

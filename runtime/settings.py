@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .errors import ConfigurationError
 from .gates import parse_gates
 
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])i?b?)?\s*\Z", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 
 
@@ -34,6 +35,17 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _bytes(value: Any) -> Any:
+    """A number of MiB, or a size with its unit; as for containers, a unit is a power of 1024."""
+    if isinstance(value, int | float):
+        return int(value * 1024**2)
+    found = _SIZE.match(str(value))
+    if not found:
+        raise ValueError("must be a size, as 512MB or 1.5GB")
+    return int(float(found[1]) * 1024 ** " kmgt".index((found[2] or "m").lower()))
+
+
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 Duration = Annotated[timedelta, BeforeValidator(_seconds)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 
@@ -68,7 +80,10 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
         app: str | None = None
         app_version: str | None = None
 
+        min_workers: int = Field(default=1, ge=1, le=1024)
         max_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+        max_tasks_per_worker: int | None = Field(default=None, ge=1)
+        max_memory_per_worker: Size | None = None
         concurrency: int = Field(default=100, ge=1, le=10_000)
         worker_idle_timeout: PositiveDuration = timedelta(seconds=60)
         task_timeout: PositiveDuration = timedelta(seconds=300)

@@ -124,7 +124,7 @@ async def running_server(
     app: str | None = None,
     app_dir: Path = ROOT,
     home: Path = ROOT,
-    workers: int = 1,
+    workers: int | None = 1,
     name: str = "server",
     options: tuple[str, ...] = (),
     wait: bool = True,
@@ -136,7 +136,8 @@ async def running_server(
     server wrote is shown.
     """
     settings = {f"QUEUE_{key.upper()}": str(value) for key, value in environ.items()}
-    arguments = ["start", "--app-dir", str(app_dir), "--workers", str(workers), "--name", name, *options]
+    arguments = ["start", "--app-dir", str(app_dir), "--name", name, *options]
+    arguments += [] if workers is None else ["--workers", str(workers)]
     arguments += [] if app is None else ["--app", app]
     async with _running(("queued_tasks", *arguments), environment(database, **settings), home) as (process, log):
         server = Server(process, name, database, log)

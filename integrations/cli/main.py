@@ -41,7 +41,9 @@ App = Annotated[
     str | None, typer.Option(metavar="MODULE:APP", help="The application (default: QUEUE_APP, else main:app).")
 ]
 AppDir = Annotated[Path | None, typer.Option(help="The folder that --app is found in (default: this one).")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes at most (default: the number of CPUs).")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes (default: as there is work, up to the CPUs).")
+]
 
 
 def main() -> None:

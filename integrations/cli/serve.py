@@ -33,6 +33,8 @@ def start(
     if parent is not None:
         leave_with(parent)
     settings = _settings(app=app, max_workers=workers, concurrency=concurrency)
+    if workers is not None and "min_workers" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"min_workers": workers})  # who asks for so many gets them
     return uvloop.run(_start(settings, _folder(app_dir), name, lifespan, scheduler))
 
 

@@ -41,6 +41,10 @@ async def pid() -> int:
     return os.getpid()
 
 
+def pid_plainly() -> int:
+    return os.getpid()
+
+
 async def large(text: str) -> int:
     return len(text)
 

@@ -478,4 +478,4 @@ async def test_a_worker_without_an_application_is_small() -> None:
     async with worker(allowed_modules=("app",), app_dir=None) as supervisor:
         supervisor.process.send(wire.Ping(1))
         await supervisor.first(wire.Pong)
-        assert 10_000_000 < supervisor.process.memory < 45_000_000
+        assert 10_000_000 < supervisor.process.usage().memory < 45_000_000

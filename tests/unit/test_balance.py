@@ -58,6 +58,11 @@ def test_a_claim_waits_while_the_workers_have_most_of_it_ahead_of_them() -> None
     assert wanted({1: Room(100, held=450, rate=1e9)}) == 0
 
 
+def test_a_worker_that_does_not_answer_is_given_nothing() -> None:
+    rooms = {1: Room(10, rate=1_000, open=False), 2: Room(10, held=9)}
+    assert (wanted(rooms), place(5, rooms)) == (1, [2])
+
+
 # ---- between servers
 
 shared = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 200).map(float), min_size=1)

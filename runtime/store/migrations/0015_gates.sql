@@ -227,6 +227,24 @@ begin
     end loop;
 end $$;
 
+-- Whether a claim would take anything, for a server that has no workers for these lanes.
+create function queued_tasks.is_claimable(p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[])
+returns boolean
+language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_limited record;
+begin
+    select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
+    return cardinality(v_limited.places) > 0
+        or exists (select from unnest(p_lanes, p_lows) l (lane, low)
+                    cross join lateral (select from queued_tasks.ready y
+                                         where y.lane = l.lane and y.seq > l.low order by y.seq limit 1 offset 0) y
+                    where l.lane <> all (v_limited.closed));
+end $$;
+
 -- Note what a claim has taken from limited channels.
 create function queued_tasks.take_tokens(p_server uuid, p_ids uuid[]) returns void
 language plpgsql
