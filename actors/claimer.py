@@ -47,6 +47,7 @@ from .vitals import Capacity, Vitals
 
 RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
+LOOK_EVERY = 0.5  # seconds between two looks for what waits while there is no room for it
 LEARN_EVERY = 0.2  # seconds between two looks for new lanes while those that are known hold enough
 
 
@@ -107,8 +108,7 @@ class Claimer(Actor[ClaimerMessage]):
                 self.ref.tell(Go())
             case WorkerJoined(worker, sync, slots, ref):
                 self._refs[worker] = ref
-                self._kinds[sync].rooms[worker] = Room(slots)
-                self._kinds[sync].empty = False
+                self._kinds[sync].joined(worker, slots)
                 self._count()
                 self.ref.tell(Go())
             case WorkerLeft(worker, ref):
@@ -166,10 +166,11 @@ class Claimer(Actor[ClaimerMessage]):
             for sync, kind in self._kinds.items():
                 if kind.empty:
                     continue
-                if not kind.rooms:
-                    await self._look(sync, kind)
-                elif want := int(min(balance.wanted(kind.rooms), self._sharing.limit(time.monotonic()))):
+                now = time.monotonic()
+                if want := int(min(balance.wanted(kind.rooms), self._sharing.limit(now))):
                     await self._claim(sync, kind, want)
+                elif kind.full and now >= kind.look_again_at:
+                    await self._look(sync, kind)
         except DatabaseUnavailable:
             self._vitals.can_claim = False
             for kind in self._kinds.values():
@@ -197,29 +198,34 @@ class Claimer(Actor[ClaimerMessage]):
         ended, claimed = time.monotonic(), claim.tasks
         kind.look_back.done(reach, ended, ended - began)
         kind.short = len(claimed) < want
+        kind.waits &= not kind.short
         kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
         self._sharing.took(len(claimed), ended - began)
         if claimed:
             claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
             self._place(lease, claimed, kind.rooms)
+        else:
+            self._count()
         kind.empty = not claimed and not self._lanes_changed
         if not kind.empty:
             self.ref.tell(Go())
 
     async def _look(self, sync: bool, kind: _Kind) -> None:
-        """Whether there is something for workers that are not there."""
+        """Whether more is waiting than there is room for, so that more workers are wanted."""
         lanes = [lane for lane in self._store.lanes if lane.sync == sync]
         ranks, began = _ranks(lanes), time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=True)
-        kind.short = not lanes or not await self._store.is_claimable(
+        kind.waits = bool(lanes) and await self._store.is_claimable(
             self._server, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes]
         )
         ended = time.monotonic()
         kind.look_back.done(reach, ended, ended - began)
-        kind.found(0, ended, self._pause, self._polling_interval)
-        kind.empty = True
+        kind.look_again_at = ended + LOOK_EVERY
+        if not kind.waits:
+            kind.found(0, ended, self._pause, self._polling_interval)
+            kind.empty = True
         self._count()
-        if not kind.short:
+        if kind.waits and not kind.rooms:
             self._supervisor.tell(WorkersWanted())
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
@@ -281,7 +287,7 @@ class Claimer(Actor[ClaimerMessage]):
         for sync, kind in self._kinds.items():
             rooms = kind.rooms.values()
             busy = sum(min(room.held, room.slots) if room.open else room.slots for room in rooms)
-            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy, not kind.short)
+            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy, kind.waits)
 
 
 class _Kind:
@@ -295,6 +301,20 @@ class _Kind:
         self.short = True  # the last claim got less than it asked for
         self.pause = 0.0
         self.look_at = 0.0
+        self.waits = False  # more than there is room for
+        self.look_again_at = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether no worker has room, or there is none."""
+        return not any(room.free for room in self.rooms.values())
+
+    def joined(self, worker: int, slots: int) -> None:
+        """What has been waiting may be just what this worker takes."""
+        self.rooms[worker] = Room(slots)
+        self.empty = False
+        self.waits = False
+        self.look_again_at = 0.0
 
     def found(self, count: int, now: float, first_pause: float, longest_pause: float) -> None:
         """A claim returned so many; after nothing the next look waits, each time longer."""

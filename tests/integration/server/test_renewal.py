@@ -55,7 +55,7 @@ async def test_a_worker_that_is_replaced_finishes_what_runs_and_takes_no_more(
         go(tmp_path)
         assert await held.wait(LIMIT) == old
         await wait_until(lambda: not _works(server, old))
-        assert "has left" in server.said
+        await wait_until(lambda: "has left" in server.said)
     assert await rows.outcomes(held.id) == []
 
 
