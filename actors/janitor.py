@@ -45,6 +45,7 @@ class Janitor(Actor[JanitorMessage]):
         self._due_at = 0.0
         self._promoted_at = 0.0
         self._sweep_at = 0.0
+        self._sweep_age = 0.0  # who joins sweeps, whoever just did: what its former self held may have lost its heartbeat
         self._prune_at = time.monotonic() + PRUNE_EVERY
 
     async def receive(self, message: JanitorMessage) -> None:
@@ -76,8 +77,9 @@ class Janitor(Actor[JanitorMessage]):
                 await self._promote(now)
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_EVERY
-                if await self._upkeep.take("sweep", SWEEP_EVERY / 2):
+                if await self._upkeep.take("sweep", self._sweep_age):
                     await self._sweep()
+                self._sweep_age = SWEEP_EVERY / 2
             if now >= self._prune_at:
                 self._prune_at = now + PRUNE_EVERY
                 if await self._upkeep.take("prune", PRUNE_EVERY / 2):

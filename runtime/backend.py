@@ -38,7 +38,7 @@ class End:
 class Backend(Writer, Protocol):
     """The queue as one process sees it. Every verb raises DatabaseUnavailable when PostgreSQL is away.
 
-    An unknown id is TaskNotFound, but None for `get` and nothing for `logs`. `signs`: what is written gets signed.
+    An unknown id is TaskNotFound, but None for `get`. `signs`: what is written gets signed.
     """
 
     @property

@@ -326,7 +326,7 @@ class QueuedTasks:
             yield update
 
     async def get_logs(self, id: UUID | str, *, after: int | None = None, limit: int = 1000) -> list[TaskLog]:
-        """What a task logged, oldest first, beginning behind the line `after`."""
+        """What a task logged, oldest first, beginning behind the line `after`. Raises TaskNotFound."""
         return await self.backend.logs(await self._asked(id), after=after, limit=rows_of(limit))
 
     @classmethod

@@ -93,7 +93,10 @@ class DirectBackend:
         return await self._reads.tasks(state=state, name=name, channel=channel, before=before, limit=limit)
 
     async def logs(self, id: UUID, *, after: int | None, limit: int) -> list[TaskLog]:
-        return await self._reads.logs(id, after=after, limit=limit)
+        lines = await self._reads.logs(id, after=after, limit=limit)
+        if not lines:
+            await self._is_known(id)
+        return lines
 
     async def pending(self) -> int:
         return await self._reads.pending()

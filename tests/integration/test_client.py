@@ -56,9 +56,10 @@ async def test_an_unstarted_task_cannot_be_stopped(tasks: QueuedTasks) -> None:
 async def test_an_unknown_id_is_no_task(tasks: QueuedTasks) -> None:
     assert await tasks.get_task_by_id(uuid4()) is None
     assert await tasks.get_task_status(str(uuid4())) is None
-    for verb in (tasks.cancel_task, tasks.stop_task, tasks.retry_task):
+    for verb in (tasks.cancel_task, tasks.stop_task, tasks.retry_task, tasks.get_logs):
         with pytest.raises(TaskNotFound):
             await verb(uuid4())
+    assert await tasks.get_logs(await tasks.add_task(plain, 1)) == []
 
 
 async def test_the_status_says_what_can_be_done(tasks: QueuedTasks) -> None:

@@ -434,7 +434,7 @@ async def test_servers_are_told_which_lane_has_new_tasks(database: str, tasks: Q
     await tasks.add_tasks([TaskSpec(plain, [number]) for number in range(3)])
     lane = await listener.fetchval("select id from queued_tasks.lane")
     async with asyncio.timeout(20):
-        assert await heard.get() == f"{lane}:3"
+        assert (await heard.get()).split(" ")[0] == f"{lane}:3"
         await tasks.add_task(plain, 4, run_at=timedelta(hours=1))
         assert await heard.get() == "delayed"
     await listener.close()
@@ -446,7 +446,7 @@ async def test_servers_are_told_of_a_child_whose_parent_may_have_ended(database:
     await listener.add_listener("queue_new_task.queued_tasks", lambda *message: heard.put_nowait(message[3]))
     async with asyncio.timeout(20):
         parent = await tasks.add_task(plain, 0)
-        lane = (await heard.get()).removesuffix(":1")
+        lane = (await heard.get()).split(":")[0]
         await tasks.chain(TaskSpec(plain, [1], parent=parent), TaskSpec(plain, [2]))
-        assert await heard.get() == f"{lane}:1"
+        assert (await heard.get()).split(" ")[0] == f"{lane}:1"
     await listener.close()

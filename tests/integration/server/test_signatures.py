@@ -171,7 +171,7 @@ async def test_without_a_key_nothing_is_checked(
 
 
 async def cancelled(tasks: QueuedTasks) -> TaskRef:
-    ref = tasks.add_task(inside.give, 1)
+    ref = tasks.add_task(inside.give, 1, run_at=timedelta(hours=1))
     await ref.cancel()
     return ref
 
