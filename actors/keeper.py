@@ -23,6 +23,7 @@ from .messages import (
     PeersChanged,
     RescuerMessage,
     Rest,
+    Scale,
     SupervisorMessage,
     Wake,
     Wishes,
@@ -60,6 +61,7 @@ class Keeper(Actor[KeeperMessage]):
         self._supervisor = supervisor
         self._leave = leave
         self._rests = vitals.resting  # or was told to
+        self._scaled_to: int | None = None  # or was told to be
         self._lease_ttl = lease_ttl
         self._health_file = health_file
         self._topic = topic  # where SQL functions say that there is something in the inbox
@@ -108,6 +110,9 @@ class Keeper(Actor[KeeperMessage]):
 
     def _comply(self, wanted: Wanted) -> None:
         """Bring about what is wanted, unless it was before: the next beat says it again."""
+        if wanted.workers is not None and wanted.workers != self._scaled_to:
+            self._scaled_to = wanted.workers
+            self._supervisor.tell(Scale(wanted.workers))
         if wanted.intent is Intent.STOP:
             self._leave()
         elif self._rests is not (wanted.intent is Intent.DRAIN):

@@ -71,8 +71,6 @@ class Supervisor(Actor[SupervisorMessage]):
         self._keeper = keeper
         self._vitals = vitals
         self._limits = {False: limits, True: replace(limits, least=0, most=min(limits.most, cpus))}
-        self._least = limits.least
-        self._fixed = limits.least == limits.most
         self._cpus = cpus
         self._wanted = {False: limits.least, True: 0}
         self._wear = wear
@@ -182,9 +180,8 @@ class Supervisor(Actor[SupervisorMessage]):
         post.ref.tell(Retire(self._grace))
 
     def _scale(self, workers: int) -> None:
-        logger.info("up to {} workers from now on", workers)
-        least = workers if self._fixed else min(self._least, workers)
-        self._limits[False] = replace(self._limits[False], least=least, most=workers)
+        self._limits[False] = limits = self._limits[False].scaled(workers)
+        logger.info("scaled: from {} to {} workers", limits.least, limits.most)
         self._limits[True] = replace(self._limits[True], most=min(workers, self._cpus))
         self._adapt()
 

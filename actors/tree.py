@@ -245,7 +245,6 @@ class Actors:
 
     def _start_what_works(self, gone: Callable[[], None]) -> None:
         settings = self._our.settings
-        most, idle = settings.max_workers, settings.worker_idle_timeout.total_seconds()
         self.supervisor = self._tree.start(
             "supervisor",
             lambda: Supervisor(
@@ -254,7 +253,7 @@ class Actors:
                 self.claimer,
                 self.keeper,
                 self._our.vitals,
-                limits=Limits(min(settings.min_workers, most), most, idle),
+                limits=_limits(settings),
                 cpus=os.cpu_count() or 1,
                 wear=Wear(settings.max_tasks_per_worker, settings.max_memory_per_worker),
                 grace=settings.shutdown_grace.total_seconds(),
@@ -353,6 +352,12 @@ def _worker_argument(sync: bool, application: Application, settings: Settings) -
         schema=settings.schema,
         signs=settings.secret_key is not None,
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    least, most = min(settings.min_workers, settings.max_workers), settings.max_workers
+    asked = "min_workers" in settings.model_fields_set and least < most
+    return Limits(least, most, settings.worker_idle_timeout.total_seconds(), least if asked else None)
 
 
 def _listen_dsn(our: Incarnation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1024**2
 OVERGROWN = 2  # times its memory that a worker may hold while it finishes what runs
@@ -32,11 +32,19 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Between how many workers there may be, and after how many idle seconds one is too many."""
+    """Between how many workers there may be, and after how many idle seconds one is too many.
+
+    `floor`: somebody has asked for no more than so many while there is nothing to do; None: nobody has.
+    """
 
     least: int
     most: int
     idle_timeout: float
+    floor: int | None = None
+
+    def scaled(self, workers: int) -> Limits:
+        """For so many workers: who asks for them gets them, unless fewer are to be enough."""
+        return replace(self, least=min(workers, self.floor or workers), most=workers)
 
 
 def workers_wanted(loads: Sequence[Load], starting: int, limits: Limits, *, waiting: bool) -> int:

@@ -43,10 +43,15 @@ async def stop(name: str) -> int:
     return await _tell(name, Intent.STOP, "leaves once what runs has finished, or its grace is over")
 
 
-async def _tell(name: str, intent: Intent, outcome: str) -> int:
+async def scale(name: str, workers: int) -> int:
+    """Let the servers of this name have so many workers. Return the exit code."""
+    return await _tell(name, None, f"goes to {plural(workers, 'worker')}, as with `start --workers {workers}`", workers)
+
+
+async def _tell(name: str, intent: Intent | None, outcome: str, workers: int | None = None) -> int:
     async with desk() as at:
         found = await _named(at, name)
-        told = await _direct(at, found, intent)
+        told = await _direct(at, found, intent, workers)
         _report(at, found, told, outcome)
     return 0 if found and len(told) == len(found) else 1
 

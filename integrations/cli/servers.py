@@ -55,5 +55,16 @@ def stop_servers(name: Name) -> None:
     _run(stop(name))
 
 
+@servers.command("scale")
+def scale_servers(
+    name: Name,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Worker processes, as for `start`.")],
+) -> None:
+    """Give a server more workers, or fewer: those that are too many leave once what they run has ended."""
+    from .control import scale
+
+    _run(scale(name, workers))
+
+
 def _run(deed: Coroutine[Any, Any, int | None]) -> None:
     raise typer.Exit(asyncio.run(deed) or 0)

@@ -79,9 +79,11 @@ class Stage:
         await self.supervisor.receive(Tick())
 
 
-async def stage(least: int = 1, most: int = 8, *, up: int = 1, wear: Wear | None = None, busy: int = 0) -> Stage:
+async def stage(
+    least: int = 1, most: int = 8, *, up: int = 1, wear: Wear | None = None, busy: int = 0, floor: int | None = None
+) -> Stage:
     """A supervisor with so many workers up, and a standby that is ready."""
-    made = Stage(Limits(least, most, 60), wear or Wear())
+    made = Stage(Limits(least, most, 60, floor), wear or Wear())
     await made.supervisor.started()
     for number in range(1, up + 1):
         await made.joins(number, busy=busy)
@@ -152,8 +154,8 @@ async def test_who_has_been_idle_for_longest_goes() -> None:
     assert it.leaving() == [2]
 
 
-async def test_a_higher_maximum_counts_when_there_is_something_to_do() -> None:
-    it = await stage(least=1, most=2, up=1, busy=SLOTS)
+async def test_one_that_may_do_with_few_gets_more_when_there_is_something_to_do() -> None:
+    it = await stage(least=1, most=2, up=1, busy=SLOTS, floor=1)
     await it.supervisor.receive(Scale(4))
     assert len(it.started) == 2
     it.waits()
@@ -172,11 +174,12 @@ async def test_a_lower_maximum_lets_those_go_that_have_least_to_do() -> None:
     assert it.leaving() == [2]
 
 
-async def test_a_fixed_number_stays_fixed_when_it_is_changed() -> None:
-    it = await stage(least=2, most=2, up=2)
+@pytest.mark.parametrize("least", [1, 2])
+async def test_who_asks_for_more_workers_gets_them_at_once(least: int) -> None:
+    it = await stage(least=least, most=2, up=least)
     await it.supervisor.receive(Scale(4))
-    assert it.heard(3) == [Activate()]
-    assert [number for number, _, standby in it.started if not standby] == [1, 2, 4]
+    assert it.heard(least + 1) == [Activate()]
+    assert sum(1 for _, _, standby in it.started if not standby) == 3
 
 
 # ---- wear

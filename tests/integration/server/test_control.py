@@ -232,6 +232,47 @@ async def test_a_server_that_leaves_can_not_be_resumed(
     assert (ran.code, "server is leaving" in ran.err) == (1, True)
 
 
+# ---- scale
+
+
+async def test_a_server_is_scaled_up_at_once_and_down_without_interrupting_anything(
+    database: str, tasks: QueuedTasks, tmp_path: Path
+) -> None:
+    async with running_server(database, workers=1, concurrency=1) as server:
+        refs = await held_tasks(tasks, tmp_path, 3)
+        await wait_until(lambda: started(tmp_path) == 1)
+        ran = await servers(database, "scale", "server", "--workers", 3)
+        assert ran.out == "server goes to 3 workers, as with `start --workers 3`.\n"
+        await wait_until(lambda: started(tmp_path) == 3)
+        await servers(database, "scale", "server", "--workers", 1)
+        go(tmp_path)
+        for ref in refs:
+            await ref.wait(LIMIT)
+        await wait_until(lambda: _has_workers(server, 1))
+    assert started(tmp_path) == 3
+
+
+async def test_a_server_that_starts_afresh_keeps_its_scale(
+    database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
+) -> None:
+    async with running_server(database, workers=1, concurrency=1) as server:
+        await servers(database, "scale", "server", "--workers", 2)
+        await rows.value("delete from queued_tasks.heartbeat")
+        await wait_until(lambda: "the server starts afresh" in server.said)
+        await held_tasks(tasks, tmp_path, 2)
+        await wait_until(lambda: started(tmp_path) == 2)
+
+
+async def test_no_server_is_scaled_to_nothing(database: str) -> None:
+    ran = await queued_tasks("servers", "scale", "server", "--workers", 0, database=database)
+    assert ran.code == 2
+
+
+async def _has_workers(server: Server, count: int) -> bool:
+    heartbeat = await server.heartbeat()
+    return bool(heartbeat and heartbeat["workers"] == count)
+
+
 async def _let_it_have_crashed_twice(rows: Rows, ref: TaskRef) -> None:
     await rows.value("update queued_tasks.ready set attempt = 3 where id = $1", ref.id)
     await rows.value(
