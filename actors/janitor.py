@@ -45,7 +45,7 @@ class Janitor(Actor[JanitorMessage]):
         self._due_at = 0.0
         self._promoted_at = 0.0
         self._sweep_at = 0.0
-        self._sweep_age = 0.0  # who joins sweeps, whoever just did: what its former self held may have lost its heartbeat
+        self._sweep_age = 0.0  # who joins sweeps in any case: what its former self held may have lost its heartbeat
         self._prune_at = time.monotonic() + PRUNE_EVERY
 
     async def receive(self, message: JanitorMessage) -> None:
