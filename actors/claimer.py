@@ -235,7 +235,7 @@ class Claimer(Actor[ClaimerMessage]):
 
     def _place(self, lease: UUID, claimed: list[Claimed], rooms: dict[int, Room]) -> None:
         # The settler has to know of the lease before any of its attempts can end.
-        self._settler.tell(Opened(lease, len(claimed)))
+        self._settler.tell(Opened(lease, [task.id for task in claimed]))
         self._vitals.claimed += len(claimed)
         workers = balance.place(len(claimed), rooms)
         batches: dict[int, list[Claimed]] = {}

@@ -185,10 +185,10 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A claim: this many attempts will be settled under this lease."""
+    """A claim: attempts at these tasks will be settled under this lease."""
 
     lease: UUID
-    count: int
+    tasks: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ..runtime.outbox import PATIENCE
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import ServerId
 from .messages import Commit, Go, RecorderMessage, Writes
+from .vitals import Vitals
 
 AGAIN = 0.5  # seconds between two tries to store what somebody waits for
 
@@ -29,9 +30,10 @@ class Recorder(Actor[RecorderMessage]):
     that come while a write is under way go into the next one.
     """
 
-    def __init__(self, store: TaskStore, server: ServerId) -> None:
+    def __init__(self, store: TaskStore, server: ServerId, vitals: Vitals) -> None:
         self._store = store
         self._server = server
+        self._vitals = vitals
         self._dropped = 0
         self._commits: list[tuple[float, Commit]] = []  # with when each of them came
 
@@ -48,8 +50,10 @@ class Recorder(Actor[RecorderMessage]):
                 assert_never(message)
 
     async def _write(self, writes: Writes) -> None:
+        # The attempt may run again under its number, and on this server: only the lease tells the two apart.
+        logs = [line for line in writes.logs if line.claimed.lease not in self._vitals.gone]
         try:
-            await self._store.record(self._server, writes.contexts, writes.logs)
+            await self._store.record(self._server, writes.contexts, logs)
         except DatabaseUnavailable:
             self._dropped += len(writes.logs)
             return

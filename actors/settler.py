@@ -5,22 +5,22 @@ Decides nothing: what an outcome means is in lifecycle.py, whether it still coun
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import assert_never
-from uuid import UUID
 
 import msgspec
 from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable, QueuedTasksError
-from ..runtime.lifecycle import refused
+from ..runtime.lifecycle import INTERRUPTED, refused
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.tasks import Settlement, TaskStore
 from ..runtime.task import Claimed, ServerId, Settled
 from .announcements import Announcements
+from .holdings import ByLease, Holdings, by_lease
 from .messages import (
     Go,
     LeasesGone,
@@ -35,13 +35,15 @@ from .messages import (
 from .vitals import Vitals
 
 MOST_AT_ONCE = 1_000  # attempts in one transaction
+LOOK_AGAIN = 5.0  # seconds between two comparisons with what PostgreSQL knows, while something is in doubt
 LARGEST = 16 * 1024 * 1024  # characters of results in one transaction, if that is more than one attempt
 
 
 class Settler(Actor[SettlerMessage]):
     """Writes in one transaction what has come in while its previous one was under way.
 
-    While PostgreSQL is away it keeps everything and tries again on each tick.
+    While PostgreSQL is away it keeps everything and tries again on each tick. In each new session it first makes sure
+    that PostgreSQL has not forgotten anything: a lease that is closed then must not hide an attempt whose end is lost.
     """
 
     def __init__(
@@ -59,15 +61,16 @@ class Settler(Actor[SettlerMessage]):
         self._announcements = announcements
         self._supervisor = supervisor
         self._vitals = vitals
-        self._open: Counter[UUID] = Counter()  # attempts by lease that are neither recorded nor given back
+        self._holdings = Holdings()
         self._ended: list[Outcomes] = []
         self._unstarted: list[Claimed] = []
-        self._recheck = False
+        self._session: int | None = None
+        self._compare_at: float | None = None
 
     async def receive(self, message: SettlerMessage) -> None:
         match message:
-            case Opened(lease, count):
-                self._open[lease] += count
+            case Opened(lease, tasks):
+                self._holdings.open(lease, tasks)
             case Outcomes():
                 self._ended.append(message)
                 self.ref.tell(Go())
@@ -75,7 +78,7 @@ class Settler(Actor[SettlerMessage]):
                 self._unstarted += attempts
                 self.ref.tell(Go())
             case Recheck():
-                self._recheck = True
+                self._compare_at = 0.0
                 self.ref.tell(Go())
             case Go() | Tick():
                 await self._flush()
@@ -89,20 +92,49 @@ class Settler(Actor[SettlerMessage]):
 
     async def _flush(self) -> None:
         try:
+            session = await self._join_session()
             while self._ended:
-                await self._settle(self._next_batch())
+                await self._settle(self._next_batch(), session)
             if self._unstarted:
-                await self._give_back()
-            if self._recheck:
-                await self._compare_leases()
+                await self._give_back(session)
         except DatabaseUnavailable:
             return
 
-    async def _settle(self, batch: list[Outcomes]) -> None:
+    async def _join_session(self) -> int:
+        session = await self._servers.session()
+        if session != self._session or (self._compare_at is not None and time.monotonic() >= self._compare_at):
+            if self._session is not None:
+                await self._compare(session)
+            self._session = session
+        return session
+
+    async def _compare(self, session: int) -> None:
+        known, now = await self._servers.held(self._server, session), time.monotonic()
+        if gone := self._holdings.forgotten(known, by_lease(self._waiting())):
+            logger.warning("PostgreSQL lost {} claims in a crash: what runs of them is interrupted", len(gone))
+            self._vitals.gone |= gone
+            self._supervisor.tell(LeasesGone(gone))
+        if strays := self._holdings.strays(known, now):
+            logger.warning("PostgreSQL lost what became of {} attempts: these tasks run again", len(strays))
+            self._vitals.claimed += len(strays)
+            for lease, id in strays:
+                self._holdings.open(lease, [id])
+            interrupted = [
+                Settled(lease, id, known[lease][id], INTERRUPTED.outcome, 0.0, now, False, INTERRUPTED.delay)
+                for lease, id in strays
+            ]
+            self._ended.append(Outcomes(interrupted, [], [], []))
+        self._compare_at = now + LOOK_AGAIN if self._holdings.doubtful else None
+
+    def _waiting(self) -> list[Settled | Claimed]:
+        """The attempts that are to be settled or given back."""
+        return [*(end for outcomes in self._ended for end in outcomes.settled), *self._unstarted]
+
+    async def _settle(self, batch: list[Outcomes], session: int) -> None:
         settled = [end for outcomes in batch for end in outcomes.settled]
-        leases = Counter(end.lease for end in settled)
+        leases = by_lease(settled)
         try:
-            settlement = await self._write(batch, settled, leases)
+            settlement = await self._write(batch, settled, leases, session)
         except QueuedTasksError:
             raise
         except Exception as error:  # what the database says of a row that it doesn't take
@@ -118,8 +150,10 @@ class Settler(Actor[SettlerMessage]):
             logger.warning("{} attempts were lost to a rescue: their outcomes are not recorded", len(settlement.lost))
         self._announce(batch, settled, settlement)
 
-    async def _write(self, batch: list[Outcomes], settled: Sequence[Settled], leases: Counter[UUID]) -> Settlement:
-        full = self._full(leases)
+    async def _write(
+        self, batch: list[Outcomes], settled: Sequence[Settled], leases: ByLease, session: int
+    ) -> Settlement:
+        full = self._holdings.full(leases)
         return await self._store.settle(
             self._server,
             settled,
@@ -128,6 +162,7 @@ class Settler(Actor[SettlerMessage]):
             contexts=[write for outcomes in batch for write in outcomes.contexts],
             logs=[line for outcomes in batch for line in outcomes.logs],
             added=[added for outcomes in batch for added in outcomes.added],
+            session=session,
         )
 
     def _announce(self, batch: list[Outcomes], settled: Sequence[Settled], settlement: Settlement) -> None:
@@ -139,22 +174,17 @@ class Settler(Actor[SettlerMessage]):
         if delays:
             self._announcements.delayed(min(delays))
 
-    async def _give_back(self) -> None:
+    async def _give_back(self, session: int) -> None:
         unstarted = list(self._unstarted)
-        leases = Counter(claimed.lease for claimed in unstarted)
-        lined = await self._store.give_back(self._server, unstarted, full=self._full(leases))
+        leases = by_lease(unstarted)
+        lined = await self._store.give_back(self._server, unstarted, full=self._holdings.full(leases), session=session)
         del self._unstarted[: len(unstarted)]
         self._close(leases)
         self._announcements.lined(lined)
 
-    async def _compare_leases(self) -> None:
-        """Claims are committed asynchronously: a crash of PostgreSQL may have undone some that we act on."""
-        if self._open:
-            gone = frozenset(self._open.keys() - await self._servers.held_leases(self._server))
-            if gone:
-                logger.warning("PostgreSQL lost {} claims in a crash: what runs of them is interrupted", len(gone))
-                self._supervisor.tell(LeasesGone(gone))
-        self._recheck = False
+    def _close(self, leases: ByLease) -> None:
+        self._vitals.closed += sum(map(len, leases.values()))
+        self._holdings.close(leases)
 
     def _next_batch(self) -> list[Outcomes]:
         count = size = 0
@@ -165,26 +195,12 @@ class Settler(Actor[SettlerMessage]):
                 return self._ended[:place]
         return list(self._ended)
 
-    def _full(self, leases: Counter[UUID]) -> list[UUID]:
-        """The leases that have nothing open after these attempts."""
-        return [lease for lease, ended in leases.items() if self._open[lease] <= ended]
-
-    def _close(self, leases: Counter[UUID]) -> None:
-        self._vitals.closed += leases.total()
-        self._open.subtract(leases)
-        for lease in leases:
-            if self._open[lease] <= 0:
-                del self._open[lease]
-
 
 def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
-    """The attempts of a refused batch one by one, after the lines of those that go on; a lone one without what the
-    database may have refused."""
+    """The attempts of a refused batch one by one, a lone one without what the database may have refused."""
     if batch[0].alone:
         return [Outcomes([_unstorable(end, error) for end in batch[0].settled], [], [], [], alone=True)]
-    ended = {end.id for outcomes in batch for end in outcomes.settled}
-    others = [line for outcomes in batch for line in outcomes.logs if line.claimed.id not in ended]
-    ones = [
+    return [
         Outcomes(
             [end],
             [write for write in outcomes.contexts if write.claimed.id == end.id],
@@ -195,7 +211,6 @@ def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
         for outcomes in batch
         for end in outcomes.settled
     ]
-    return [Outcomes([], [], others, [], alone=True), *ones] if others else ones
 
 
 def _unstorable(end: Settled, error: Exception) -> Settled:

@@ -159,7 +159,7 @@ class Actors:
             ),
             restarts=FATAL,
         )
-        self.recorder = self._tree.start("recorder", lambda: Recorder(tasks, our.identity.id))
+        self.recorder = self._tree.start("recorder", lambda: Recorder(tasks, our.identity.id, our.vitals))
         self.desk = self._tree.start("desk", lambda: Desk(DirectBackend(self._connections(), our.settings)))
 
     def _start_what_claims(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from ..runtime import balance
 
@@ -48,6 +49,7 @@ class Vitals:
     settled: int = 0  # written by the settler
     closed: int = 0  # of those claimed: recorded, given back, or lost
     lost: int = 0
+    gone: set[UUID] = field(default_factory=set)  # leases that PostgreSQL has lost
     beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
     posts: dict[int, WorkerVitals] = field(default_factory=dict)  # by worker, written by the workers
 

@@ -267,7 +267,7 @@ class Worker(Actor[WorkerMessage]):
                 self._contexts.pop(end.no, None)
             if end.added:
                 added.append((held.claimed.id, [wire.unpack(task) for task in end.added]))
-        self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), added))
+        self._tell.settler.tell(Outcomes(settled, contexts, self._last_logs(settled), added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
         self._run_next_kept_back()
         self._own.ended += len(settled)
@@ -293,15 +293,19 @@ class Worker(Actor[WorkerMessage]):
                     LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
                 )
 
-    def _logs_so_far(self) -> list[LogWrite]:
-        logs, self._logs = self._logs, []
-        return logs
+    def _last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
+        """What attempts that have ended logged last. Not what others did: a settlement may be repeated, and only what
+        it ends is then known to be written."""
+        ended = {end.id for end in settled}
+        last = [line for line in self._logs if line.claimed.id in ended]
+        self._logs = [line for line in self._logs if line.claimed.id not in ended]
+        return last
 
     def _tick(self, now: float) -> None:
         if now - self._flushed_at >= FLUSH_EVERY and (self._contexts or self._logs):
             self._flushed_at = now
-            self._tell.recorder.tell(Writes(list(self._contexts.values()), self._logs_so_far()))
-            self._contexts = {}
+            self._tell.recorder.tell(Writes(list(self._contexts.values()), self._logs))
+            self._contexts, self._logs = {}, []
         for held in self._running().values():
             held.started = held.started or now
         if self._judgement is not None:
@@ -380,7 +384,7 @@ class Worker(Actor[WorkerMessage]):
         running = list(self._running().values())
         settled = bereft(running, self._judgement, time.monotonic())
         contexts = [held.context for held in running if held.context is not None]
-        self._tell.settler.tell(Outcomes(settled, contexts, self._logs_so_far(), []))
+        self._tell.settler.tell(Outcomes(settled, contexts, self._last_logs(settled), []))
         self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
         self._hand_back()
         self._held.clear()

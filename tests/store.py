@@ -44,7 +44,13 @@ class Session(Link):
         super().__init__(dsn, schema, name="test")
         self.connection = connection
 
-    async def fetch(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> list[Row]:
+    async def fetch(
+        self,
+        statement: str,
+        *args: object,
+        timeout: float = CALL_TIMEOUT,
+        session: int | None = None,  # noqa: ARG002  # there is only this one
+    ) -> list[Row]:
         try:
             return await self.connection.fetch(load(self.schema)[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
         except Exception as error:
@@ -54,7 +60,12 @@ class Session(Link):
             raise meaning from error
 
     @asynccontextmanager
-    async def transaction(self, timeout: float = CALL_TIMEOUT) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
+    async def transaction(
+        self,
+        timeout: float = CALL_TIMEOUT,
+        *,
+        session: int | None = None,  # noqa: ARG002  # there is only this one
+    ) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
         async with asyncio.timeout(timeout), self.connection.transaction():
             yield self.fetch
 

@@ -97,12 +97,25 @@ class Link:
         self._statement_cache = statement_cache
         self._statements = statements.load(schema)
         self._connection: asyncpg.Connection | None = None
+        self._session = 0
         self._turn = asyncio.Lock()
 
-    async def fetch(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> list[Row]:
+    async def session(self) -> int:
+        """The number of the open connection; one is opened if need be.
+
+        After a crash or a failover of PostgreSQL the next session may know less than the last one did. A call that is
+        given a number is carried out in that session, or raises DatabaseUnavailable.
+        """
+        async with self._turn, self._guard():
+            await self._connected()
+            return self._session
+
+    async def fetch(
+        self, statement: str, *args: object, timeout: float = CALL_TIMEOUT, session: int | None = None
+    ) -> list[Row]:
         """Run the statement of that name; all rows."""
         async with self._turn:
-            return await self._run(statement, args, timeout)
+            return await self._run(statement, args, timeout, session)
 
     async def fetch_one(self, statement: str, *args: object, timeout: float = CALL_TIMEOUT) -> Row | None:
         """The first row of a statement, if any."""
@@ -115,10 +128,12 @@ class Link:
         return None if row is None else row[0]
 
     @asynccontextmanager
-    async def transaction(self, timeout: float = CALL_TIMEOUT) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
+    async def transaction(
+        self, timeout: float = CALL_TIMEOUT, *, session: int | None = None
+    ) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
         """A transaction; inside, the call that it gives runs a statement by name. Nobody else's gets in between."""
         async with self._turn, self._guard(), asyncio.timeout(timeout):
-            connection = await self._connected()
+            connection = await self._connected(session)
 
             async def run(statement: str, *args: object) -> list[Row]:
                 return await connection.fetch(self._statements[statement], *args)  # type: ignore[no-any-return]
@@ -140,19 +155,23 @@ class Link:
             except (*_AWAY, *_AWAY_IF_CLOSED):
                 connection.terminate()
 
-    async def _run(self, statement: str, args: Sequence[object], timeout: float) -> list[Row]:
+    async def _run(self, statement: str, args: Sequence[object], timeout: float, session: int | None) -> list[Row]:
         async with self._guard():
-            connection = await self._connected()
+            connection = await self._connected(session)
             return await connection.fetch(self._statements[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
 
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
+    async def _connected(self, session: int | None = None) -> asyncpg.Connection:
+        closed = self._connection is None or self._connection.is_closed()
+        if session is not None and (closed or session != self._session):
+            raise DatabaseUnavailable("The connection to PostgreSQL was lost; it is opened again.")
+        if closed:
             self._connection = await asyncpg.connect(
                 self._dsn,
                 timeout=CONNECT_TIMEOUT,
                 statement_cache_size=self._statement_cache,
                 server_settings={"application_name": f"queued-tasks {self._name}"},
             )
+            self._session += 1
         return self._connection
 
     @asynccontextmanager

@@ -172,6 +172,15 @@ class ServerStore:
         rows = await self._link.fetch("free_locks", list(locks), list(locks.values()))
         return {row["server"]: row["beat_at"] for row in rows}
 
-    async def held_leases(self, server: ServerId) -> set[UUID]:
-        """The leases that the database knows of."""
-        return {row["id"] for row in await self._link.fetch("held_leases", server)}
+    async def session(self) -> int:
+        """See Link.session."""
+        return await self._link.session()
+
+    async def held(self, server: ServerId, session: int) -> dict[UUID, dict[UUID, int]]:
+        """What a server holds as the database knows it: by lease the tasks of which no attempt has ended, with its
+        number.
+        """
+        held: dict[UUID, dict[UUID, int]] = {}
+        for lease, id, attempt in await self._link.fetch("held", server, session=session):
+            held.setdefault(lease, {})[id] = attempt
+        return held

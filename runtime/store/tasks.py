@@ -94,18 +94,20 @@ class TaskStore:
         contexts: Sequence[ContextWrite] = (),
         logs: Sequence[LogWrite] = (),
         added: Sequence[tuple[UUID, Sequence[NewTask]]] = (),
+        session: int | None = None,
     ) -> Settlement:
         """Record how attempts ended. `full` are the leases that hold nothing else, `part` the others. May be repeated.
+        `session`: see Link.
 
         In the same transaction go the last contexts and log lines of these attempts, and the tasks that they added (by
         the task that added them), unless the attempt was lost.
         """
         arguments = self._settle_arguments(server, settled, full, part)
         if not (contexts or logs or added):
-            (row,) = await self._link.fetch("settle", *arguments)
+            (row,) = await self._link.fetch("settle", *arguments, session=session)
             return _settlement(row)
         await self.lanes.ensure([task for _, tasks in added for task in tasks])
-        async with self._link.transaction() as run:
+        async with self._link.transaction(session=session) as run:
             if contexts:
                 await run("write_context", server, *_context_columns(contexts))
             if logs:
@@ -129,13 +131,16 @@ class TaskStore:
             await self._link.fetch("write_logs", server, *_log_columns(logs), True)
         return ours
 
-    async def give_back(self, server: ServerId, claimed: Sequence[Claimed], *, full: Sequence[UUID]) -> int:
-        """Put claimed tasks that never started back into line; how many were still ours. `full`: see settle.
+    async def give_back(
+        self, server: ServerId, claimed: Sequence[Claimed], *, full: Sequence[UUID], session: int | None = None
+    ) -> int:
+        """Put claimed tasks that never started back into line; how many were still ours. `full`, `session`: see settle.
 
         May be repeated.
         """
         leases, ids = [it.lease for it in claimed], [it.id for it in claimed]
-        return int(await self._link.fetch_value("give_back", server, leases, ids, full))
+        (row,) = await self._link.fetch("give_back", server, leases, ids, full, session=session)
+        return int(row[0])
 
     async def drop_lease(self, server: ServerId, lease: UUID) -> None:
         """Put back what a claim took whose answer never arrived, if it was carried out at all."""

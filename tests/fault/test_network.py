@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from uuid import UUID
+from collections.abc import Callable
 
-import httpx
 import pytest
 
 from tests.fault.trial import Trial
+from tests.fault.visitors import visitors
 from tests.proxy import Proxy, proxied
 from tests.servers import Rows, running_server, serving
 from tests.waiting import wait_until
@@ -109,7 +107,7 @@ async def test_what_a_web_process_acknowledged_is_there(
     async with (
         proxied(database) as (proxy, dsn),
         serving("tests.apps.web:app", dsn) as url,
-        _requests(url, trial),
+        visitors(url, trial, requests=REQUESTS),
     ):
         await wait_until(lambda: len(trial.added) > REQUESTS / 4)
         fault(proxy)
@@ -126,20 +124,3 @@ async def _mend(proxy: Proxy, fault: Callable[[Proxy], None]) -> None:
     proxy.thaw()
     if fault is cut:
         await proxy.open()
-
-
-@asynccontextmanager
-async def _requests(url: str, trial: Trial) -> AsyncIterator[None]:
-    """Post from four sides at once, REQUESTS in all; those that are answered with success are acknowledged."""
-    numbers = iter(range(REQUESTS))
-
-    async def post(client: httpx.AsyncClient) -> None:
-        for _ in numbers:
-            answer = await client.post("/work", params={"ledger": str(trial.ledger)})
-            if answer.is_success:
-                trial.added.add(UUID(answer.json()))
-
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client, asyncio.TaskGroup() as group:
-        for _ in range(4):
-            group.create_task(post(client))
-        yield

@@ -22,6 +22,15 @@ from tests.waiting import wait_until
 
 WORKER_DEATH = 4 * 1.0  # seconds: four times what is promised
 SERVER_DEATH = 4 * 5.0
+LEFT = """
+select json_build_object(
+    'ready', (select array_agg(r.id || ' in ' || r.lane) from queued_tasks.ready r),
+    'delayed', (select count(*) from queued_tasks.delayed), 'inbox', (select count(*) from queued_tasks.inbox),
+    'leases', (select array_agg(l.id || ' of ' || l.server || ': ' || l.ids::text) from queued_tasks.lease l),
+    'servers', (select array_agg(h.server || ' ' || h.state) from queued_tasks.heartbeat h),
+    'without an end', (select array_agg(t.id) from queued_tasks.task t
+                        where not exists (select from queued_tasks.result r where r.id = t.id)))
+"""
 FOR_AGAIN = frozenset({"interrupted", "blocked", "crashed"})  # ends of attempts that no task is to blame for
 
 
@@ -161,7 +170,10 @@ class Trial:
                 )
             return False
 
-        await wait_until(nothing_is_left, deadline=deadline)
+        try:
+            await wait_until(nothing_is_left, deadline=deadline)
+        except AssertionError:
+            raise AssertionError(f"what is left after {deadline:g} s: {await self._value(LEFT)}") from None
 
     async def _last_lines_are_there(self) -> bool:
         """Lines that a task logged while it ran may be written after its end."""
@@ -219,7 +231,8 @@ class Trial:
             assert (accepted.task, accepted.attempt) == (id, result["attempt"])
             assert accepted.ended is not None
             assert json.loads(records.contexts[id])["run"] == accepted.id
-            assert (records.logs[id, accepted.attempt] or away * [accepted.id]) == [accepted.id]
+            logged = records.logs[id, accepted.attempt] or away * [accepted.id]
+            assert logged == [accepted.id], f"{logged} stands for {[run for run in runs if run.task == id]}"
         for (id, attempt), lines in records.logs.items():
             assert len(lines) <= 1, f"attempt {attempt} of {id} is logged by {lines}"
 

@@ -92,6 +92,11 @@ declare
     v_written uuid[];
     v_outer   uuid[];
 begin
+    if p_repeat then
+        -- Something to commit even when all is written: that waits for the standby, which the earlier call may have been
+        -- kept from.
+        perform pg_logical_emit_message(true, 'queued_tasks', '');
+    end if;
     if p_repeat or p_unique_key is not null then
         select coalesce(array_agg(u.id), '{}') into v_skip
           from unnest(p_id) u (id)
