@@ -81,6 +81,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._kinds = {sync: _Kind(LookBack(full_pass_interval)) for sync in (False, True)}
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
+        self._session: int | None = None
         self._newest_lane = -1  # that is known here
         self._told_lane = 0  # the newest that others have told of
         self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
@@ -172,6 +173,7 @@ class Claimer(Actor[ClaimerMessage]):
                 elif kind.full and now >= kind.look_again_at:
                     await self._look(sync, kind)
         except DatabaseUnavailable:
+            self._forget_lines()
             self._vitals.can_claim = False
             for kind in self._kinds.values():
                 kind.empty = True
@@ -184,13 +186,18 @@ class Claimer(Actor[ClaimerMessage]):
         if not lanes:
             kind.empty = True
             return
+        session = await self._join_session()
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
         lease = uuid7()
         try:
             claim = await self._store.claim(
-                self._server, lease, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes], want
+                self._server,
+                lease,
+                [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes],
+                want,
+                session=session,
             )
         except DatabaseUnavailable:
             self._doubtful.append(lease)
@@ -213,6 +220,7 @@ class Claimer(Actor[ClaimerMessage]):
     async def _look(self, sync: bool, kind: _Kind) -> None:
         """Whether more is waiting than there is room for, so that more workers are wanted."""
         lanes = [lane for lane in self._store.lanes if lane.sync == sync]
+        await self._join_session()
         ranks, began = _ranks(lanes), time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
@@ -227,6 +235,18 @@ class Claimer(Actor[ClaimerMessage]):
         self._count()
         if kind.waits and not kind.rooms:
             self._supervisor.tell(WorkersWanted())
+
+    async def _join_session(self) -> int:
+        session = await self._store.session()
+        if session != self._session:
+            self._session = session
+            self._forget_lines()
+        return session
+
+    def _forget_lines(self) -> None:
+        """After a crash or a failover tasks may stand in line again that were claimed long ago, and lanes be others."""
+        self._lines.clear()
+        self._lanes_changed = True
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
         line = self._lines.setdefault(lane.id, Line())

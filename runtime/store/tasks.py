@@ -60,11 +60,24 @@ class TaskStore:
         rows = await self._link.fetch("add_tasks", *self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
 
-    async def claim(self, server: ServerId, lease: UUID, lanes: Sequence[tuple[Lane, int, int]], limit: int) -> Claim:
+    async def session(self) -> int:
+        """See Link.session."""
+        return await self._link.session()
+
+    async def claim(
+        self,
+        server: ServerId,
+        lease: UUID,
+        lanes: Sequence[tuple[Lane, int, int]],
+        limit: int,
+        *,
+        session: int | None = None,
+    ) -> Claim:
         """Take up to `limit` tasks from `lanes` (each with its rank and low-water), most urgent first.
 
         Tasks that another server is claiming right now are passed over. None means that these lanes hold nothing above
         their low-waters that the limits of channels let through. Raises LeaseLost when the server was given up.
+        `session`: see Link.
         """
         rows = await self._link.fetch(
             "claim",
@@ -74,6 +87,7 @@ class TaskStore:
             [rank for _, rank, _ in lanes],
             [low for _, _, low in lanes],
             limit,
+            session=session,
         )
         places = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
         next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
