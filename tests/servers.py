@@ -128,18 +128,20 @@ async def running_server(
     name: str = "server",
     options: tuple[str, ...] = (),
     wait: bool = True,
+    within: str | None = None,
     **environ: object,
 ) -> AsyncIterator[Server]:
     """A server on `database` that takes tasks (with `wait`), killed at the end of the block if it still runs.
 
-    `environ` are settings without QUEUE_; `home` is the folder whose package runs. When the block fails, what the
-    server wrote is shown.
+    `environ` are settings without QUEUE_; `home` is the folder whose package runs; `within` the network namespace that
+    it is in. When the block fails, what the server wrote is shown.
     """
     settings = {f"QUEUE_{key.upper()}": str(value) for key, value in environ.items()}
     arguments = ["start", "--app-dir", str(app_dir), "--name", name, *options]
     arguments += [] if workers is None else ["--workers", str(workers)]
     arguments += [] if app is None else ["--app", app]
-    async with _running(("queued_tasks", *arguments), environment(database, **settings), home) as (process, log):
+    environ_of_it = environment(database, **settings)
+    async with _running(("queued_tasks", *arguments), environ_of_it, home, within) as (process, log):
         server = Server(process, name, database, log)
         try:
             if wait:
@@ -162,13 +164,14 @@ async def serving(app: str, database: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _running(
-    arguments: tuple[str, ...], environ: dict[str, str], home: Path = ROOT
+    arguments: tuple[str, ...], environ: dict[str, str], home: Path = ROOT, within: str | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
     """`python -m` with these arguments, killed in the end, and the file with what it prints: shown on failure."""
     with tempfile.NamedTemporaryFile(prefix="server-") as written:
         log = Path(written.name)
+        place = () if within is None else ("nsenter", f"--net=/run/netns/{within}")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *arguments),
+            *(*place, sys.executable, "-m", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=written,
             stderr=written,

@@ -16,10 +16,9 @@ import psutil
 from queued_tasks.runtime.embedded_guard import ENVIRONMENT
 from queued_tasks.runtime.embedded_home import account, binaries
 from queued_tasks.runtime.store.migrate import migrate
-from tests.databases import connected
+from tests.databases import connected, with_database
 
 _CONFIGURATION = """
-unix_socket_directories = ''
 shared_buffers = 16MB
 max_connections = 60
 """
@@ -45,6 +44,11 @@ class Cluster:
     def dsn(self) -> str:
         """The DSN of the trial's database, for a superuser."""
         return f"postgresql://postgres@{self.host}/trial"
+
+    @property
+    def local(self) -> str:
+        """The same by a socket, which no network is in the way of."""
+        return f"postgresql://postgres@/trial?host={self._folder}&port={self.host.split(':')[1]}"
 
     async def make(self, *options: str, **settings: object) -> None:
         """Make its data (`options` are those of initdb) and start it."""
@@ -92,9 +96,9 @@ class Cluster:
 
     async def make_database(self) -> None:
         """Make the trial's database, with the schema."""
-        async with connected(f"postgresql://postgres@{self.host}/postgres") as connection:
+        async with connected(with_database(self.local, "postgres")) as connection:
             await connection.execute("create database trial")
-        await migrate(self.dsn)
+        await migrate(self.local)
 
     def _processes(self) -> list[psutil.Process]:
         postmaster = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
@@ -103,7 +107,12 @@ class Cluster:
     def _configure(self, settings: dict[str, object]) -> None:
         address, port = self.host.split(":")
         with (self.data / "postgresql.conf").open("a") as configuration:
-            for name, value in {"listen_addresses": address, "port": port, **settings}.items():
+            for name, value in {
+                "listen_addresses": address,
+                "port": port,
+                "unix_socket_directories": self._folder,
+                **settings,
+            }.items():
                 configuration.write(f"{name} = '{value}'\n")
 
     async def _run(self, program: str, *arguments: str) -> None:
