@@ -16,6 +16,8 @@ from tests.fault.trial import Trial
 from tests.servers import Rows, Server, running_server
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 HOSTS = ("a", "b", "c")
 TTL = 3  # seconds
 AWAY = 4  # seconds, less than the lease of a server that is not told otherwise

@@ -19,6 +19,8 @@ from tests.fault.visitors import visitors
 from tests.servers import Rows, rows_of, running_server, serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 REQUESTS = 300
 FOLLOWS = "select sync_state = $1 and state = 'streaming' from pg_stat_replication"
 CANCEL = "select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'"
