@@ -157,7 +157,7 @@ class TaskStore:
         return int(row[0])
 
     async def drop_lease(self, server: ServerId, lease: UUID) -> None:
-        """Put back what a claim took whose answer never arrived, if it was carried out at all."""
+        """Put back what a claim took whose answer never arrived, if it was carried out at all; it never will be now."""
         await self._link.fetch("drop_lease", server, lease)
 
     async def cancel(self, ids: Sequence[UUID], reason: str) -> Interruption:

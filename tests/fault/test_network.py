@@ -17,6 +17,7 @@ from tests.waiting import wait_until
 TTL = 3  # seconds
 AWAY = 2  # seconds
 REQUESTS = 300
+A_LEASE = b"\x00\x00\x00\x10"  # follows the server in a claim
 OUTCOME = b"\x00\x00\x00\x04done"  # as a settlement says it, after it has written contexts and lines
 
 
@@ -67,6 +68,20 @@ async def test_a_host_that_vanishes_in_the_middle_of_a_settlement(database: str,
         trial.strikes()
         remote.signal(signal.SIGKILL)
         await trial.check(away=True)
+
+
+async def test_a_claim_that_arrives_long_after_its_connection_was_given_up(
+    database: str, trial: Trial, rows: Rows
+) -> None:
+    async with proxied(database) as (proxy, dsn), running_server(dsn, concurrency=5):
+        await trial.add(200, 0.1)
+        await trial.begun(20)
+        server: UUID = await rows.value("select server from queued_tasks.heartbeat")
+        proxy.hold(server.bytes + A_LEASE)
+        await wait_until(lambda: proxy.held)
+        await trial.begun(len(trial.runs()) + 20)
+        proxy.deliver()
+        await trial.check(ends=frozenset())
 
 
 async def test_a_server_that_gets_no_answers_for_a_while(database: str, trial: Trial) -> None:

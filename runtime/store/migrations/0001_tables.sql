@@ -193,8 +193,11 @@ create table queued_tasks.heartbeat (
     workers  integer     not null default 0,
     slots    integer     not null default 0,
     busy     integer     not null default 0,
-    details  json        not null default '{}'
+    details  json        not null default '{}',
+    dropped  uuid[]      not null default '{}'
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+comment on column queued_tasks.heartbeat.dropped is
+    'the last claims, by their leases, that the server has given up without an answer: see drop_lease';
 
 -- What somebody wants done to a task that is running on `server`: read on its beat, and at once when it is notified.
 create table queued_tasks.interrupt (

@@ -34,7 +34,7 @@ end $$;
 -- `sealed` is what a signature covers beyond the other columns: see Claimed.as_written. It costs nothing without one.
 --
 -- Two locks make claims fall into order with what others decide: the heartbeat row (a server that was given up claims
--- nothing), and a shared advisory lock that whoever cancels unstarted tasks takes exclusively (see cancel_tasks).
+-- nothing, nor does a claim that the server has given up), and a shared advisory lock that whoever cancels unstarted tasks takes exclusively (see cancel_tasks).
 create function queued_tasks.claim(p_server uuid, p_lease uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer)
 returns table (lane integer, seq bigint, id uuid, attempt integer, failures integer, timeouts integer, crashes integer,
                function text, name text, executor smallint, args json, kwargs json, context json, timeout float8,
@@ -60,13 +60,16 @@ declare
     v_closed integer[];
     v_keyed  integer[];
     v_next   float8;
+    v_dropped boolean;
 begin
     -- A claim that a crash of PostgreSQL takes with it has left its tasks in line, and its outcomes are refused.
     perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0));
-    perform 1 from queued_tasks.heartbeat h where h.server = p_server for key share;
+    select p_lease = any (h.dropped) into v_dropped from queued_tasks.heartbeat h where h.server = p_server for key share;
     if not found then
         raise exception 'server % has lost its lease', p_server using errcode = 'QT001';
+    elsif v_dropped then
+        return;
     end if;
 
     -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and behind

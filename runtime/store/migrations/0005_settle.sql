@@ -213,7 +213,8 @@ begin
     return v_lined;
 end $$;
 
--- Give back what a claim took whose answer never arrived. It may still be under way: wait for it.
+-- Give back what a claim took whose answer never arrived. It may still be under way: wait for it. It may even arrive later
+-- than this, from a connection that was given up long ago: then it finds itself among `dropped`, and takes nothing.
 create function queued_tasks.drop_lease(p_server uuid, p_lease uuid) returns integer
 language plpgsql
 set lock_timeout = '10s'
@@ -222,6 +223,9 @@ declare
     v_ids uuid[];
 begin
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
+    update queued_tasks.heartbeat h
+       set dropped = (array_prepend(p_lease, h.dropped))[:100]
+     where h.server = p_server and p_lease <> all (h.dropped);
     select l.ids into v_ids from queued_tasks.lease l where l.server = p_server and l.id = p_lease;
     if v_ids is null then
         return 0;

@@ -207,6 +207,23 @@ async def test_a_claim_without_an_answer_that_is_still_under_way_is_waited_for(s
     assert await store.count("ready") == 1
 
 
+async def test_a_claim_that_arrives_after_it_was_given_up_takes_nothing(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    late = LeaseId(uuid7())
+    await store.tasks.drop_lease(server, late)
+    assert await store.claim(server, lease=late) == []
+    assert len(await store.claim(server)) == 1
+
+
+async def test_a_server_remembers_the_last_hundred_claims_that_it_has_given_up(store: Store) -> None:
+    server = await store.server()
+    leases = [LeaseId(uuid7()) for _ in range(101)]
+    for lease in [*leases, leases[-1]]:
+        await store.tasks.drop_lease(server, lease)
+    assert await store.value("select dropped from queued_tasks.heartbeat") == leases[:0:-1]
+
+
 async def test_a_claim_of_two_lanes_reads_each_from_its_own_low_water(store: Store) -> None:
     first, second = new_task(channel="a"), new_task(channel="b")
     await store.tasks.add([first, second])
