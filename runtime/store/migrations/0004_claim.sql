@@ -34,7 +34,8 @@ end $$;
 -- `sealed` is what a signature covers beyond the other columns: see Claimed.as_written. It costs nothing without one.
 --
 -- Two locks make claims fall into order with what others decide: the heartbeat row (a server that was given up claims
--- nothing, nor does a claim that the server has given up), and a shared advisory lock that whoever cancels unstarted tasks takes exclusively (see cancel_tasks).
+-- nothing, and a claim that the server has given up takes nothing), and a shared advisory lock that whoever cancels
+-- unstarted tasks takes exclusively (see cancel_tasks).
 create function queued_tasks.claim(p_server uuid, p_lease uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer)
 returns table (lane integer, seq bigint, id uuid, attempt integer, failures integer, timeouts integer, crashes integer,
                function text, name text, executor smallint, args json, kwargs json, context json, timeout float8,

@@ -187,6 +187,17 @@ begin
     return v_children;
 end $$;
 
+-- Whether something waits to be promoted: posted tasks, or delayed ones that are due.
+create function queued_tasks.is_overdue() returns boolean
+language plpgsql stable
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return exists (select from queued_tasks.inbox)
+        or coalesce((select d.run_at <= clock_timestamp() from queued_tasks.delayed d order by d.run_at limit 1), false);
+end $$;
+
 -- Do what plain SQL wanted cancelled. In a transaction of its own: to cancel holds back claims. Returns how many ended.
 create function queued_tasks.cancel_posted(p_limit integer) returns integer
 language plpgsql as $$

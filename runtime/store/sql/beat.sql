@@ -13,7 +13,6 @@ select h.server, s.name, s.intent, s.wanted_workers, h.state, h.slots, h.busy, h
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'cancel') as cancels,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'stop') as stops,
        (select coalesce(max(l.id), 0) from queued_tasks.lane l) as newest_lane,
-       exists (select from queued_tasks.inbox i order by i.seq limit 1)
-           or exists (select from queued_tasks.delayed d where d.run_at <= now() order by d.run_at limit 1) as overdue
+       queued_tasks.is_overdue() as overdue
   from queued_tasks.heartbeat h join queued_tasks.server s on s.id = h.server
  order by h.server = $1 desc, s.started_at
