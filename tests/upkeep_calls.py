@@ -21,8 +21,9 @@ def clear(dice: Dice, world: World) -> Call:
     channel = dice.pick(["x", "y", None])
 
     def follow(model: QueueModel, count: int) -> None:
-        spared = (model.tasks.keys() - world.model.tasks.keys()) & {*world.stayed}
-        expected = model.clear(channel, spared)
+        had = world.model.tasks
+        came = {id for id in model.tasks if id not in had or had[id].place in ("leased", "stopped", "posted")}
+        expected = model.clear(channel, came & {*world.stayed})
         assert model is not world.model or count == expected, f"cleared: {count}, not {expected}"
 
     return Call(f"clear {channel}", lambda store: store.session.fetch_value("clear", None, channel), follow)
