@@ -3,14 +3,15 @@
 -- Every function of the hot path names the plans that it allows: the statistics of tables that fill and empty all the
 -- time say nothing, and index scans in nested loops are the plans that can't go wrong. `offset 0` keeps the planner from
 -- turning a look-up by key into a join, which it would begin with the whole of a table that is empty when it plans. Many
--- keys are looked up one by one for the same reason: in a small table `= any` is dearer than to read all of it.
+-- keys are looked up one by one for the same reason: in a small table `= any` is dearer than to read all of it. A plan
+-- that could not do without what was forbidden is priced so high that PostgreSQL before 18 would compile it: `jit = off`.
 
 -- Put tasks to the end of their lines, or among the delayed when they are not due. `again`: interrupted ones, ahead of
 -- those that never had a turn. What has blocked the event loop that it shared with others goes to the sync workers from
 -- now on: there it is alone. Returns how many may be claimed at once.
 create function queued_tasks.line_up(p_ids uuid[], p_attempts integer[], p_again boolean) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -60,7 +61,7 @@ end $$;
 -- Lock tasks in the order that every transaction keeps to.
 create function queued_tasks.lock_tasks(p_ids uuid[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -85,7 +86,7 @@ end $$;
 -- Lock tasks and all their descendants.
 create function queued_tasks.lock_families(p_ids uuid[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -117,7 +118,7 @@ create function queued_tasks.look_at_children(
     p_children uuid[], p_all_done boolean, out ended uuid[], out lined integer, out delayed boolean
 )
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -207,7 +208,7 @@ end $$;
 -- a plain task pays for two look-ups in small tables and no more.
 create function queued_tasks.after_end(p_ended uuid[], p_flagged uuid[], out lined integer, out told text[])
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -250,7 +251,7 @@ end $$;
 -- What tasks that have ended, or stopped, still hold is set free. Returns whom to tell: see after_end.
 create function queued_tasks.wind_up(p_ended uuid[], p_flagged uuid[]) returns text[]
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -287,7 +288,7 @@ end $$;
 -- whoever listens on p_topics is about to read their results; they stay until he has: see have_read.
 create function queued_tasks.remove_finished(p_ended uuid[], p_waited uuid[], p_topics text[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -333,7 +334,7 @@ end $$;
 -- Remove tasks with all that belongs to them.
 create function queued_tasks.remove_tasks(p_ids uuid[]) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

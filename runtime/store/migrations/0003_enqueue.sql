@@ -1,7 +1,7 @@
 -- Take unique keys for new tasks, but for those in p_skip. Returns the tasks whose key another one holds, and that one.
 create function queued_tasks.hold_keys(p_ids uuid[], p_keys text[], p_skip uuid[], out losers uuid[], out winners uuid[])
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     v_free boolean;
@@ -37,7 +37,7 @@ end $$;
 -- and tried again. Those that a new child's end may remove (see remove_finished) are locked here for the same reason.
 create function queued_tasks.hold_ends(p_ids uuid[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 set lock_timeout = '100ms'
 as $$
 declare
@@ -80,7 +80,7 @@ create function queued_tasks.add_tasks(
     p_repeat boolean
 ) returns table (loser uuid, winner uuid)
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 declare

@@ -10,7 +10,7 @@ $$;
 -- that is more than travels well with a claim: the task asks for it when it wants it.
 create function queued_tasks.parent_results(p_parents uuid[]) returns json
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -41,7 +41,7 @@ returns table (lane integer, seq bigint, id uuid, attempt integer, failures inte
                function text, name text, executor smallint, args json, kwargs json, context json, timeout float8,
                max_retries smallint, flagged boolean, expired boolean, signature bytea, sealed json, parents json)
 language plpgsql rows 100
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column

@@ -15,7 +15,7 @@ create function queued_tasks.settle(
     p_exception_name text[], p_exception_message text[], p_exception_traceback text[], p_flagged uuid[],
     out lost uuid[], out lined integer, out told text[]
 ) language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 set lock_timeout = '10s'
 as $$
@@ -110,7 +110,7 @@ end $$;
 create function queued_tasks.go_on(
     p_server uuid, p_ids uuid[], p_next integer[], p_delays float8[], out lined integer, out told text[]
 ) language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -166,7 +166,7 @@ end $$;
 -- with nothing left open after this. Returns how many may be claimed again.
 create function queued_tasks.give_back(p_server uuid, p_leases uuid[], p_ids uuid[], p_full uuid[]) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -240,7 +240,7 @@ create function queued_tasks.write_logs(
     p_message text[], p_exception text[], p_late boolean
 ) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -283,7 +283,7 @@ create function queued_tasks.write_context(
     p_server uuid, p_lease uuid[], p_id uuid[], p_attempt integer[], p_version integer[], p_value json[]
 ) returns setof uuid
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

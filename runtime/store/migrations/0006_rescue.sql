@@ -7,7 +7,7 @@
 -- moment at most: the rescuer has its own lease to keep.
 create function queued_tasks.rescue(p_server uuid, p_beat_at timestamptz) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 set lock_timeout = '2s'
 as $$

@@ -1,7 +1,7 @@
 -- Let delayed tasks that are due into their lines. Returns how many, and in how many seconds the next one is due.
 create function queued_tasks.promote(p_limit integer, out lined integer, out next_in float8)
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -33,7 +33,7 @@ end $$;
 -- nothing newer than the cut can be among those with a smaller id.
 create function queued_tasks.prune(p_retention float8, p_limit integer) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_cut  timestamptz := now() - p_retention * interval '1 second';
@@ -64,7 +64,7 @@ end $$;
 -- at once. Of each kind up to p_limit; returns how many there were.
 create function queued_tasks.clear_tasks(p_name text, p_channel text, p_limit integer) returns integer
 language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_hashjoin = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 declare
@@ -110,8 +110,10 @@ begin
 
     perform queued_tasks.hold_leases(v_ids);
     perform queued_tasks.lock_families(v_ids);
+    -- in a new statement: one that waited when we looked may have ended while we waited for its lock
     with recursive family (id) as (
-        select unnest(v_ids)
+        select u.id from unnest(v_ids) u (id)
+         where not exists (select from queued_tasks.result r where r.id = u.id)
         union
         select d.child
           from family f
@@ -120,9 +122,12 @@ begin
          where not exists (select from queued_tasks.result r where r.id = d.child)
     )
     select array_agg(f.id order by f.id) into v_family from family f;
+    if v_family is null then
+        return 0;
+    end if;
     -- who adds a child to one of them at this moment is waited for, or waits and finds it gone
     perform queued_tasks.hold_ends(v_family);
-    -- one that waited when we looked may have been let go while we waited for its lock
+    -- and one may have been let go meanwhile
     delete from queued_tasks.delayed d
      using queued_tasks.task t
      where t.id = any (v_family) and d.run_at = t.run_at and d.id = t.id;

@@ -72,7 +72,7 @@ create function queued_tasks.get_ends(p_ids uuid[])
 returns table (id uuid, known boolean, state text, result json, exception_name text, exception_message text,
                exception_traceback text, stopped boolean, lingers boolean)
 language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column

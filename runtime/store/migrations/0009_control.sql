@@ -4,7 +4,7 @@
 -- Returns which ended now, and which servers were asked.
 create function queued_tasks.cancel_tasks(p_ids uuid[], p_reason text, out ended uuid[], out asked uuid[], out told text[])
 language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_hashjoin = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 declare

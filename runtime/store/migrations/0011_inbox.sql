@@ -29,7 +29,7 @@ end $$;
 -- transaction ends. What can be seen is respected at once. Returns winners by losers, as JSON; null without any.
 create function queued_tasks.post_tasks(p_tasks text) returns text
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_task    record;
@@ -78,7 +78,7 @@ end $$;
 -- were posted. `lined`: how many may be claimed now; `cancels`: how many wishes to cancel are left to cancel_posted.
 create function queued_tasks.promote_inbox(p_limit integer, out taken integer, out lined integer, out cancels integer)
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -152,7 +152,7 @@ end $$;
 -- so is one that the other one waits for, which would wait for itself.
 create function queued_tasks.give_way(p_loser uuid, p_winner uuid) returns uuid[]
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_children uuid[];
@@ -190,7 +190,7 @@ end $$;
 -- Whether something waits to be promoted: posted tasks, or delayed ones that are due.
 create function queued_tasks.is_overdue() returns boolean
 language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin

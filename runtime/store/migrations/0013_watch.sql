@@ -6,7 +6,7 @@ comment on column queued_tasks.waiter.progress is 'is also told when the task st
 -- Tell those who follow these tasks. A look into an empty index while nobody does.
 create function queued_tasks.tell_watchers(p_ids uuid[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 begin
     if exists (select from queued_tasks.waiter w where w.progress) then
@@ -18,7 +18,7 @@ end $$;
 -- How far tasks have come, as one text each that changes whenever something does: null for a task that is not there.
 create function queued_tasks.get_progress(p_ids uuid[]) returns table (id uuid, progress text)
 language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
@@ -58,7 +58,7 @@ create table queued_tasks.lingering (
 -- the same time come one after the other.
 create function queued_tasks.have_read(p_ids uuid[], p_topic text) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 begin
     perform 1 from queued_tasks.lingering l where l.id = any (p_ids) order by l.id, l.topic for update;

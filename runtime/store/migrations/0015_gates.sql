@@ -50,7 +50,7 @@ comment on column queued_tasks.gate_state.turn is 'the key that had the last tur
 create function queued_tasks.cap_room(p_gate queued_tasks.gate, p_server uuid, p_low bigint, p_limit integer)
 returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -78,7 +78,7 @@ create function queued_tasks.in_order(
     p_lanes integer[], p_ranks integer[], p_lows bigint[], p_room integer,
     out places tid[], out ranks integer[], out seqs bigint[]
 ) language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -103,7 +103,7 @@ create function queued_tasks.in_turn(
     p_gate queued_tasks.gate, p_lanes integer[], p_ranks integer[], p_turn text, p_low bigint, p_room integer,
     out places tid[], out ranks integer[], out seqs bigint[]
 ) language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -169,7 +169,7 @@ create function queued_tasks.let_through(
     p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer,
     out places tid[], out ranks integer[], out seqs bigint[], out closed integer[], out keyed integer[], out next_in float8
 ) language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -231,7 +231,7 @@ end $$;
 create function queued_tasks.is_claimable(p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[])
 returns boolean
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -248,7 +248,7 @@ end $$;
 -- Note what a claim has taken from limited channels.
 create function queued_tasks.take_tokens(p_server uuid, p_ids uuid[]) returns void
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -297,7 +297,7 @@ end $$;
 -- These tasks are in their leases no more: others of their channels may run. Returns how many, for those who wait for it.
 create function queued_tasks.free_tokens(p_ids uuid[]) returns integer
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -320,7 +320,7 @@ create function queued_tasks.set_gate(
     p_paused boolean, p_seed boolean
 ) returns boolean
 language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_hashjoin = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 begin
@@ -357,7 +357,7 @@ end $$;
 -- many there were. Who added one while that changed may commit a little later: so it looks again for a while.
 create function queued_tasks.add_keys(p_limit integer) returns integer
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_count integer;

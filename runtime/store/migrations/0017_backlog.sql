@@ -10,7 +10,7 @@
 create function queued_tasks.backlog(p_most integer default 10000)
 returns table (channel text, sync boolean, in_line bigint, may_start bigint, running bigint)
 language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column

@@ -54,6 +54,7 @@ class Plans:
 
     def __init__(self) -> None:
         self.roots: list[dict[str, Any]] = []
+        self.compiled: list[str] = []  # statements that PostgreSQL took for so dear that it compiled them
 
     @classmethod
     async def of(cls, store: Store) -> Plans:
@@ -75,7 +76,10 @@ class Plans:
     def _heard(self, _connection: object, message: asyncpg.PostgresLogMessage) -> None:
         _, found, plan = str(message).partition("plan:\n")
         if found:
-            self.roots.append(json.loads(plan)["Plan"])
+            said = json.loads(plan)
+            self.roots.append(said["Plan"])
+            if "JIT" in said:
+                self.compiled.append(said["Query Text"])
 
     def scans(self) -> Iterator[dict[str, Any]]:
         """The nodes that read one of the tables."""
@@ -156,7 +160,7 @@ async def filled(store: Store, request: pytest.FixtureRequest) -> Store:
 async def test_hot_calls_read_by_index_and_little(filled: Store) -> None:
     plans = await Plans.of(filled)
     await _tour(filled)
-    assert (plans.blind(), plans.greedy(6 * BATCH)) == ([], [])
+    assert (plans.blind(), plans.greedy(6 * BATCH), plans.compiled) == ([], [], [])
 
 
 async def test_one_more_of_many_parents_that_is_done_does_not_read_all_the_others(store: Store) -> None:

@@ -192,3 +192,16 @@ async def test_a_task_that_is_claimed_while_it_would_be_cleared_runs_on(store: S
     cleared = await blocked(store, other, _clear(other))
     await store.commit()
     assert (await cleared, await store.state(task)) == (0, "doing")
+
+
+async def test_a_child_that_ends_while_it_would_be_cleared_keeps_its_end(store: Store) -> None:
+    parent = await store.one()
+    child = await store.one(parents=(parent.id,))
+    server = await store.server()
+    it = await store.claim_one(server)
+    other = await store.another()
+    await store.begin()
+    await store.settle(server, ended(it, "failed"))
+    cleared = await blocked(store, other, _clear(other))
+    await store.commit()
+    assert (await cleared, await store.state(child)) == (0, "failed")
