@@ -14,26 +14,25 @@ from ...runtime.store.link import Row
 from ...runtime.task import Json
 from .desk import Desk, desk
 from .live import live
-from .output import Column, ago, console, document, grid, state, visible
+from .output import Column, ago, console, document, grid, span, state, visible
 
 GONE = ("lost", "stopped")
 
 _BEAT = 2.0  # seconds
 _COLUMNS = (
     Column("NAME", gives=True),
-    Column("HOST", room=120, gives=True),
-    Column("ID", room=190),
+    Column("HOST", gives=True, spare=7),
+    Column("ID", spare=8),
     Column("STATE"),
     Column("WORKERS", right=True),
-    Column("BUSY", right=True),
-    Column("FREE", room=130, right=True),
-    Column("TAKEN/MIN", room=130, right=True),
-    Column("DONE/MIN", room=90, right=True),
-    Column("LOAD", room=80, right=True),
-    Column("MEMORY", room=100, right=True),
-    Column("VERSION", room=150),
-    Column("UP", room=80),
-    Column("LAST BEAT"),
+    Column("BUSY/FREE", right=True),
+    Column("TAKEN", right=True, spare=2),
+    Column("DONE/MIN", right=True, spare=1),
+    Column("LOAD", right=True, spare=4),
+    Column("MEMORY", right=True, spare=3),
+    Column("VERSION", spare=5),
+    Column("UP", spare=6),
+    Column("BEAT"),
 )
 
 
@@ -91,6 +90,7 @@ def server_row(row: Row, lease_ttl: timedelta) -> dict[str, Json]:
         "started_at": row["started_at"],
         "beat_at": row["beat_at"],
         "channels": details.get("channels", []),
+        "kinds": {name: kind["workers"] for name, kind in (details.get("kinds") or {}).items()},
     }
 
 
@@ -111,20 +111,19 @@ def _line(row: Row, server: Mapping[str, Json]) -> list[str | Text]:
     last = row["beat_at"] or row["ended_at"]
     names = [server["name"], server["host"], str(server["id"]), state(server["state"])]
     if server["state"] in GONE:
-        return [*names, *[""] * 7, server["version"], "", ago(last)]
+        return [*names, *[""] * 6, server["version"], "", ago(last)]
     load, memory = server["load"], server["memory"]
     return [
         *names,
         _workers(row["workers"] or 0, details_of(row).get("kinds") or {}),
-        f"{server['busy']} of {server['slots']}",
-        str(server["free"]),
+        f"{server['busy']:,}/{server['free']:,}",
         f"{server['claimed_per_minute']:,.0f}",
         f"{server['settled_per_minute']:,.0f}",
         f"{load:.2f}" if isinstance(load, int | float) else "",
         f"{memory / 2**20:,.0f} MiB" if isinstance(memory, int | float) else "",
         server["version"],
         ago(server["started_at"]).removesuffix(" ago"),
-        ago(last),
+        span(round(max(row["silent_for"], 0), 1)),
     ]
 
 

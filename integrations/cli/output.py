@@ -18,6 +18,7 @@ from rich.text import Text
 PIPE_WIDTH = 200  # columns where no terminal says how wide it is
 
 _LEAST = 12  # characters that a column keeps that gives way
+_APART = 2  # characters between two columns
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -41,12 +42,16 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: hidden where there is less room than `room` columns; `gives` way when it is tight."""
+    """A column of a table: hidden where there is less room than `room` columns; `gives` way when it is tight.
+
+    With `spare` it is hidden when the lines don't fit, the one with the highest number first.
+    """
 
     title: str
     room: int = 0
     gives: bool = False
     right: bool = False
+    spare: int = 0
 
 
 def say(text: str | Text = "") -> None:
@@ -78,12 +83,12 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> No
 
 def grid(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], width: int) -> Table:
     """A table of the columns for which there is room in `width`; its lines don't break."""
-    shown = [place for place, column in enumerate(columns) if width >= column.room]
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    drawn = Table(box=None, pad_edge=False, padding=(0, _APART, 0, 0), header_style="bold")
     lines = [[_cell(value) for value in row] for row in rows]
+    lengths = [max((line[place].cell_len for line in lines), default=0) for place in range(len(columns))]
+    shown = _fitting(columns, lengths, width)
     for place in shown:
-        column = columns[place]
-        longest = max((line[place].cell_len for line in lines), default=0)
+        column, longest = columns[place], lengths[place]
         drawn.add_column(
             Text(column.title, no_wrap=True),
             no_wrap=not column.gives,  # what may wrap is what rich makes narrower
@@ -93,6 +98,19 @@ def grid(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], width:
     for line in lines:
         drawn.add_row(*(line[place] for place in shown))
     return drawn
+
+
+def _fitting(columns: Sequence[Column], lengths: Sequence[int], width: int) -> list[int]:
+    """The places of the columns that are shown."""
+    shown = [place for place, column in enumerate(columns) if width >= column.room]
+    needs = [
+        max(len(column.title), min(length, 2 * _LEAST) if column.gives else length) + _APART
+        for column, length in zip(columns, lengths, strict=True)
+    ]
+    for place in sorted(shown, key=lambda place: -columns[place].spare):
+        if columns[place].spare and sum(needs[other] for other in shown) - _APART > width:
+            shown.remove(place)
+    return shown
 
 
 def facts(rows: Iterable[tuple[str, str | Text]]) -> None:

@@ -37,6 +37,28 @@ async def test_the_kinds_of_workers_are_told_apart(database: str, rows: Rows) ->
     assert "2 + 1 sync" in (await queued_tasks("servers", database=database)).out
 
 
+async def test_scripts_get_the_workers_of_each_kind(database: str, rows: Rows) -> None:
+    await rows.serve(details={"kinds": KINDS})
+    (server,) = (await queued_tasks("servers", "--json", database=database)).json
+    assert server["kinds"] == {"async": 2, "sync": 1}
+
+
+async def test_a_hundred_columns_show_all_but_the_id(database: str, rows: Rows) -> None:
+    details = {"kinds": KINDS, "load": 0.5, "memory": 100 * 2**20, "claimed_per_minute": 90, "settled_per_minute": 85}
+    await rows.serve(details=details)
+    head, line = (await queued_tasks("servers", database=database, COLUMNS="100")).out.splitlines()
+    titles = "NAME HOST STATE WORKERS BUSY/FREE TAKEN DONE/MIN LOAD MEMORY VERSION UP BEAT"
+    assert head.split() == titles.split()
+    assert "running  2 + 1 sync      3/197     90        85  0.50  100 MiB  0.1.0" in line
+
+
+async def test_a_lost_server_is_marked_and_shows_when_it_was_heard_of_last(database: str, rows: Rows) -> None:
+    await lose(database, await rows.serve())
+    _, line = (await queued_tasks("servers", database=database)).out.splitlines()
+    assert " lost " in line
+    assert line.strip().endswith(("just now", "ago"))
+
+
 async def test_a_lost_server_stays_visible_for_an_hour(database: str, rows: Rows) -> None:
     await lose(database, await rows.serve())
     (server,) = (await queued_tasks("servers", "--json", database=database)).json
