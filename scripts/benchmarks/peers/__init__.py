@@ -1,0 +1,1 @@
+"""One adapter a peer. It runs inside the environment of its peer, so it imports of ours only what needs no packages."""

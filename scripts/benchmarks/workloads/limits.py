@@ -1,0 +1,40 @@
+"""What PostgreSQL itself does on this machine with the same rows, written by pgbench without any Python."""
+
+from __future__ import annotations
+
+from ..arena import Arena, Case, Figures
+
+_TASK = """
+    insert into queued_tasks.task (id, timeout, executor, priority, max_retries, auto_remove, function, channel, args)
+    select uuidv7(), 300, 0, 0, 3, false, 'scripts.benchmarks.bodies.noop', 'default', '[1]'
+      from generate_series(1, {n}) returning id
+"""
+ENQUEUE = "with made as (" + _TASK + ") insert into queued_tasks.ready (lane, id, attempt) select 1, id, 1 from made;"
+SETTLE = """
+    insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result)
+    select uuidv7(), 'done', 1,
+           '00000000-0000-0000-0000-000000000000', now(), now(), 'null' from generate_series(1, {n});
+"""
+
+
+def limits(arena: Arena) -> list[Case]:
+    """Commits of one row, and rows in large commits."""
+    return [Case("pgbench", lambda: _measure(arena))]
+
+
+def _measure(arena: Arena) -> Figures:
+    seconds = arena.sizes.limit_seconds
+
+    def rate(script: str, n: int, clients: int) -> float:
+        with arena.ours.trial(1) as trial:
+            flat = " ".join(script.format(n=n).split())
+            return n * arena.postgres.commits(flat, trial.database, clients=clients, seconds=seconds)
+
+    return {
+        "fdatasync_us": arena.postgres.sync_microseconds(),
+        "enqueue_1": rate(ENQUEUE, 1, 1),
+        "enqueue_16": rate(ENQUEUE, 1, 16),
+        "enqueue_bulk": rate(ENQUEUE, 1000, 2),
+        "settle_64": rate(SETTLE, 64, 2),
+        "settle_1000": rate(SETTLE, 1000, 2),
+    }
