@@ -159,7 +159,7 @@ begin
         insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
         perform queued_tasks.tell_watchers(v_ids);
         if v_limits then
-            perform queued_tasks.take_tokens(p_server, v_ids);
+            perform queued_tasks.take_tokens(p_server, p_lease, v_ids);
         end if;
     end if;
     if v_next is not null then

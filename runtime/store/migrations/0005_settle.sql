@@ -100,8 +100,7 @@ begin
               from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;
         end if;
     end if;
-    lined := lined + queued_tasks.free_tokens(
-        array(select u.id from unnest(p_lease, p_id) u (lease, id) where u.lease = any (v_held)));
+    lined := lined + queued_tasks.free_tokens(p_lease, p_id);
 end $$;
 
 -- What follows for tasks that were taken and have not ended: the attempt p_next after p_delays (seconds; 0: at once and
@@ -170,6 +169,7 @@ set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_ha
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_leases   uuid[];
     v_ids      uuid[];
     v_attempts integer[];
     v_lined    integer;
@@ -194,10 +194,11 @@ begin
           from mine m
          where l.id = m.id and l.id <> all (p_full) and not m.ids <@ m.back
     )
-    select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts
+    select array_agg(m.id order by u.id), array_agg(u.id order by u.id), array_agg(u.attempt order by u.id)
+      into v_leases, v_ids, v_attempts
       from mine m cross join lateral unnest(m.ids, m.attempts) u (id, attempt)
      where u.id = any (m.back);
-    v_lined := queued_tasks.free_tokens(v_ids);
+    v_lined := queued_tasks.free_tokens(v_leases, v_ids);
 
     -- in a new statement: the one above may have waited for a settlement
     select array_agg(u.id order by u.id), array_agg(u.attempt order by u.id) into v_ids, v_attempts

@@ -12,6 +12,7 @@ set plan_cache_mode = force_generic_plan
 set lock_timeout = '2s'
 as $$
 declare
+    v_leases   uuid[];
     v_ids      uuid[];
     v_attempts integer[];
     v_lined    integer;
@@ -25,14 +26,14 @@ begin
 
     perform 1 from queued_tasks.lease l where l.server = p_server order by l.id for update;
     with taken as (
-        delete from queued_tasks.lease l where l.server = p_server returning l.ids, l.attempts
+        delete from queued_tasks.lease l where l.server = p_server returning l.id, l.ids, l.attempts
     )
-    select array_agg(u.id), array_agg(u.attempt) into v_ids, v_attempts
+    select array_agg(t.id), array_agg(u.id), array_agg(u.attempt) into v_leases, v_ids, v_attempts
       from taken t, unnest(t.ids, t.attempts) u (id, attempt);
     if v_ids is null then
         return 0;
     end if;
-    perform queued_tasks.free_tokens(v_ids);
+    perform queued_tasks.free_tokens(v_leases, v_ids);
 
     with closed as (
         insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at)

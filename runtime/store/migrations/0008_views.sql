@@ -1,7 +1,7 @@
 -- What is running where: every attempt that a lease holds and nothing has closed. A removed task has left no trace of its
 -- end but that it is not there.
 create view queued_tasks.running as
-select u.id, u.attempt, l.server, l.claimed_at
+select u.id, u.attempt, l.server, l.claimed_at, l.id as lease
   from queued_tasks.lease l
  cross join lateral unnest(l.ids, l.attempts) u (id, attempt)
  where not exists (select from queued_tasks.result r where r.id = u.id)

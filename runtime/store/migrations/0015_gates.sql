@@ -29,6 +29,7 @@ create table queued_tasks.token (
     channel text   not null,
     key     text   not null collate "C",
     server  uuid   not null,
+    lease   uuid   not null,
     seq     bigint not null default nextval('queued_tasks.token_seq')
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index token_channel on queued_tasks.token (channel, seq);
@@ -246,7 +247,7 @@ begin
 end $$;
 
 -- Note what a claim has taken from limited channels.
-create function queued_tasks.take_tokens(p_server uuid, p_ids uuid[]) returns void
+create function queued_tasks.take_tokens(p_server uuid, p_lease uuid, p_ids uuid[]) returns void
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -260,13 +261,14 @@ declare
 begin
     for v_taken in
         with taken as (
-            insert into queued_tasks.token (id, channel, key, server)
-            select t.id, t.channel, coalesce(t.key, ''), p_server
+            insert into queued_tasks.token (id, channel, key, server, lease)
+            select t.id, t.channel, coalesce(t.key, ''), p_server, p_lease
               from unnest(p_ids) u (id)
               join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
               join queued_tasks.gate g on g.channel = t.channel
             on conflict (id) do update
-               set channel = excluded.channel, key = excluded.key, server = excluded.server, seq = excluded.seq
+               set channel = excluded.channel, key = excluded.key, server = excluded.server,
+                   lease = excluded.lease, seq = excluded.seq
             returning token.channel, token.key
         )
         select t.channel, array_agg(t.key) as keys, count(*) as count from taken t group by t.channel
@@ -294,8 +296,9 @@ begin
     end loop;
 end $$;
 
--- These tasks are in their leases no more: others of their channels may run. Returns how many, for those who wait for it.
-create function queued_tasks.free_tokens(p_ids uuid[]) returns integer
+-- These tasks are in these leases, one for each, no more: others of their channels may run. What was claimed again meanwhile
+-- keeps its token. Returns how many were freed, for those who wait for it.
+create function queued_tasks.free_tokens(p_leases uuid[], p_ids uuid[]) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -307,8 +310,8 @@ begin
         return 0;
     end if;
     delete from queued_tasks.token k
-     using (select x.id from unnest(p_ids) x (id) order by x.id) u
-     where k.id = u.id;
+     using (select x.lease, x.id from unnest(p_leases, p_ids) x (lease, id) order by x.id) u
+     where k.id = u.id and k.lease = u.lease;
     get diagnostics v_count = row_count;
     return v_count;
 end $$;
@@ -343,8 +346,8 @@ begin
 
     -- A settlement that has looked for gates before this one was there holds its leases until it is over.
     perform 1 from queued_tasks.lease l order by l.id for update;
-    insert into queued_tasks.token (id, channel, key, server)
-    select r.id, t.channel, coalesce(t.key, ''), r.server
+    insert into queued_tasks.token (id, channel, key, server, lease)
+    select r.id, t.channel, coalesce(t.key, ''), r.server, r.lease
       from queued_tasks.running r
       join lateral (select * from queued_tasks.task k where k.id = r.id offset 0) t on true
      where t.channel = p_channel
@@ -387,13 +390,14 @@ begin
         return 0;
     end if;
     select array_agg(k.id) into v_ids from queued_tasks.token k
-     where k.id not in (select unnest(l.ids) from queued_tasks.lease l);
+     where not exists (select from queued_tasks.lease l where l.id = k.lease and k.id = any (l.ids));
     if v_ids is null then
         return 0;
     end if;
     -- a claim that is under way has its tokens and its lease at once
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
     delete from queued_tasks.token k
-     where k.id = any (v_ids) and k.id not in (select unnest(l.ids) from queued_tasks.lease l);
+     where k.id = any (v_ids)
+       and not exists (select from queued_tasks.lease l where l.id = k.lease and k.id = any (l.ids));
     return cardinality(v_ids);
 end $$;

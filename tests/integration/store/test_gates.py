@@ -93,6 +93,28 @@ async def test_a_settlement_that_was_lost_to_a_rescue_frees_nothing(store: Store
     assert await store.claim(other) == []
 
 
+async def test_a_rescue_leaves_alone_what_was_settled_before_and_runs_elsewhere(store: Store) -> None:
+    await limit(store, "2")
+    await store.add(4, channel="mail")
+    lost, other = await store.server("lost"), await store.server("other")
+    first, second = await store.claim(lost)
+    await store.settle(lost, ended(first, "failed", delay=0.0), part=[first.lease])
+    (again,) = await store.claim(other)
+    await store.rescue(lost)
+    assert (again.id, len(await store.claim(other))) == (first.id, 1)
+
+
+async def test_a_repeated_settlement_leaves_alone_what_runs_again(store: Store) -> None:
+    await limit(store, "2")
+    await store.add(4, channel="mail")
+    server = await store.server()
+    first, _ = await store.claim(server)
+    await store.settle(server, ended(first, "failed", delay=0.0), part=[first.lease])
+    await store.claim_one(server)
+    await store.settle(server, ended(first, "failed", delay=0.0), part=[first.lease])
+    assert await store.claim(server) == []
+
+
 async def test_cancelled_tasks_take_no_room(store: Store) -> None:
     await limit(store, "2")
     tasks = await store.add(6, channel="mail")
