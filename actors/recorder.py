@@ -15,6 +15,7 @@ from ..runtime import wire
 from ..runtime.actor import Actor
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.outbox import PATIENCE
+from ..runtime.store.link import NoRoom
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import ServerId
 from .messages import Commit, Go, RecorderMessage, Writes
@@ -53,12 +54,17 @@ class Recorder(Actor[RecorderMessage]):
         # The attempt may run again under its number, and on this server: only the lease tells the two apart.
         logs = [line for line in writes.logs if line.claimed.lease not in self._vitals.gone]
         try:
-            await self._store.record(self._server, writes.contexts, logs)
+            try:
+                await self._store.record(self._server, writes.contexts, logs)
+            except NoRoom:
+                self._dropped += len(logs)
+                await self._store.record(self._server, writes.contexts, [])
+                return
         except DatabaseUnavailable:
-            self._dropped += len(writes.logs)
+            self._dropped += len(logs)
             return
-        if self._dropped:
-            logger.warning("{} log lines of tasks were lost while PostgreSQL was away", self._dropped)
+        if logs and self._dropped:
+            logger.warning("{} log lines of tasks were lost while PostgreSQL was away or had no room", self._dropped)
             self._dropped = 0
 
     async def _commit(self) -> None:

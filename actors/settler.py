@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -16,6 +17,7 @@ from loguru import logger
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ..runtime.lifecycle import INTERRUPTED, refused
+from ..runtime.store.link import NoRoom
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.tasks import Settlement, TaskStore
 from ..runtime.task import Claimed, ServerId, Settled
@@ -66,6 +68,8 @@ class Settler(Actor[SettlerMessage]):
         self._unstarted: list[Claimed] = []
         self._session: int | None = None
         self._compare_at: float | None = None
+        self._no_room = False
+        self._dropped = 0  # log lines, for which there is no room
 
     async def receive(self, message: SettlerMessage) -> None:
         match message:
@@ -97,6 +101,8 @@ class Settler(Actor[SettlerMessage]):
                 await self._settle(self._next_batch(), session)
             if self._unstarted:
                 await self._give_back(session)
+        except NoRoom as error:
+            self._tell_of_no_room(error)
         except DatabaseUnavailable:
             return
 
@@ -135,6 +141,13 @@ class Settler(Actor[SettlerMessage]):
         leases = by_lease(settled)
         try:
             settlement = await self._write(batch, settled, leases, session)
+        except NoRoom as error:
+            if not any(outcomes.logs for outcomes in batch):
+                raise
+            self._tell_of_no_room(error)
+            self._dropped += sum(len(outcomes.logs) for outcomes in batch)
+            self._ended[: len(batch)] = [replace(outcomes, logs=[]) for outcomes in batch]
+            return
         except QueuedTasksError:
             raise
         except Exception as error:  # what the database says of a row that it doesn't take
@@ -144,6 +157,7 @@ class Settler(Actor[SettlerMessage]):
             return
         del self._ended[: len(batch)]
         self._close(leases)
+        self._tell_of_room(batch)
         self._vitals.settled += len(settled) - len(settlement.lost)
         if settlement.lost:
             self._vitals.lost += len(settlement.lost)
@@ -164,6 +178,16 @@ class Settler(Actor[SettlerMessage]):
             added=[added for outcomes in batch for added in outcomes.added],
             session=session,
         )
+
+    def _tell_of_no_room(self, error: NoRoom) -> None:
+        if not self._no_room:
+            logger.error("{} Until then log lines of tasks are dropped, and ends of tasks are kept here.", error)
+        self._no_room = True
+
+    def _tell_of_room(self, recorded: list[Outcomes]) -> None:
+        if self._no_room and (not self._dropped or any(outcomes.logs for outcomes in recorded)):
+            logger.info("PostgreSQL has room again; {} log lines of tasks were dropped", self._dropped)
+            self._no_room, self._dropped = False, 0
 
     def _announce(self, batch: list[Outcomes], settled: Sequence[Settled], settlement: Settlement) -> None:
         self._announcements.lined(settlement.lined)

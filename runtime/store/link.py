@@ -22,6 +22,10 @@ class LeaseLost(QueuedTasksError):
     """This server was given up by its peers: what it holds is no longer its own."""
 
 
+class NoRoom(DatabaseUnavailable):
+    """A disk of PostgreSQL is full. It answers all the same: what needs less room may go through."""
+
+
 _AWAY = (
     OSError,
     asyncio.TimeoutError,
@@ -38,7 +42,6 @@ _AWAY = (
     asyncpg.LockNotAvailableError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.DiskFullError,
     asyncpg.OutOfMemoryError,
 )
 _OUTDATED = (
@@ -70,6 +73,8 @@ def translate(error: BaseException, connection: asyncpg.Connection | None) -> Qu
         )
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ConfigurationError(f"The database's URL can't be used ({error}).")
+    if isinstance(error, asyncpg.DiskFullError):
+        return NoRoom(f"PostgreSQL has no room left ({error}): free some, or give it more.")
     closed = connection is None or connection.is_closed()
     if isinstance(error, _AWAY) or (closed and isinstance(error, _AWAY_IF_CLOSED)):
         reason = str(error).strip() or type(error).__name__
@@ -180,7 +185,8 @@ class Link:
             yield
         except BaseException as error:
             meaning = translate(error, self._connection)
-            if isinstance(meaning, DatabaseUnavailable) or isinstance(error, _STATE_UNKNOWN):
+            away = isinstance(meaning, DatabaseUnavailable) and not isinstance(meaning, NoRoom)
+            if away or isinstance(error, _STATE_UNKNOWN):
                 self._drop()
             if meaning is None:
                 raise

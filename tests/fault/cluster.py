@@ -31,13 +31,13 @@ class Cluster:
     def __init__(self, folder: Path, *, address: str = "127.0.0.1", within: str | None = None) -> None:
         self.data = folder / "data"
         self.host = f"{address}:{_free_port() if within is None else 5432}"
-        self._folder = folder
-        self._owner = account(folder)
+        self.folder = folder
+        self.owner = account(folder)
         if not os.geteuid():
-            os.chown(folder, *self._owner)
+            os.chown(folder, *self.owner)
         self._prefix: tuple[str, ...] = () if within is None else ("nsenter", f"--net=/run/netns/{within}")
         if not os.geteuid():
-            uid, gid = self._owner
+            uid, gid = self.owner
             self._prefix += ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
 
     @property
@@ -48,7 +48,7 @@ class Cluster:
     @property
     def local(self) -> str:
         """The same by a socket, which no network is in the way of."""
-        return f"postgresql://postgres@/trial?host={self._folder}&port={self.host.split(':')[1]}"
+        return f"postgresql://postgres@/trial?host={self.folder}&port={self.host.split(':')[1]}"
 
     async def make(self, *options: str, **settings: object) -> None:
         """Make its data (`options` are those of initdb) and start it."""
@@ -68,7 +68,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Returns when it takes connections."""
-        await self._run("pg_ctl", "start", "-s", "-w", "-l", str(self._folder / "log"))
+        await self._run("pg_ctl", "start", "-s", "-w", "-l", str(self.folder / "log"))
 
     async def promote(self) -> None:
         """Returns when a standby takes writes."""
@@ -110,13 +110,13 @@ class Cluster:
             for name, value in {
                 "listen_addresses": address,
                 "port": port,
-                "unix_socket_directories": self._folder,
+                "unix_socket_directories": self.folder,
                 **settings,
             }.items():
                 configuration.write(f"{name} = '{value}'\n")
 
     async def _run(self, program: str, *arguments: str) -> None:
-        with (self._folder / "commands").open("ab") as said:
+        with (self.folder / "commands").open("ab") as said:
             running = await asyncio.create_subprocess_exec(
                 *(*self._prefix, str(binaries().folder / program), "-D", str(self.data), *arguments),
                 cwd="/",
@@ -125,7 +125,7 @@ class Cluster:
                 stdout=said,
                 stderr=said,
             )
-            assert await running.wait() == 0, f"{program}: {(self._folder / 'commands').read_text()}"
+            assert await running.wait() == 0, f"{program}: {(self.folder / 'commands').read_text()}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
@@ -16,7 +17,7 @@ from tests.fault.trial import SERVER_DEATH, WORKER_DEATH, Trial
 from tests.servers import Server, running_server
 
 MANY = 300
-AT_RANDOM = 60 if os.environ.get("QUEUE_TEST_LONG") else 20  # seconds
+AT_RANDOM = 60  # seconds
 
 
 async def test_one_killed_worker(database: str, trial: Trial) -> None:
@@ -67,15 +68,18 @@ async def test_a_supervisor_killed_with_its_workers(database: str, trial: Trial)
 
 
 @pytest.mark.timeout(AT_RANDOM + 120)
-async def test_kills_at_random_moments(database: str, trial: Trial) -> None:
+async def test_kills_at_random_moments(database: str, trial: Trial, tell: Callable[[str], None]) -> None:
+    seed = os.environ.get("QUEUE_TEST_SEED") or str(random.randrange(10**6))
+    tell(f"QUEUE_TEST_SEED={seed}")
+    chance = random.Random(seed)
     end = time.monotonic() + AT_RANDOM
     async with running_server(database, name="steady", concurrency=20) as steady, trial.stream():
         while time.monotonic() < end:
             async with running_server(database, name="mortal", concurrency=20) as mortal:
-                for _ in range(random.randrange(4)):
-                    await asyncio.sleep(random.uniform(0, 1))
-                    _kill_any(random.choice([steady, mortal]).workers())
-                await asyncio.sleep(random.uniform(0, 1))
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(chance.uniform(0, 1))
+                    _kill_any(chance.choice([steady, mortal]).workers(), chance)
+                await asyncio.sleep(chance.uniform(0, 1))
                 trial.strikes()
                 mortal.signal(signal.SIGKILL)
     async with running_server(database, name="last", concurrency=20):
@@ -90,6 +94,6 @@ def _kill_workers(server: Server, pids: set[int], trial: Trial) -> None:
         worker.kill()
 
 
-def _kill_any(workers: list[psutil.Process]) -> None:
+def _kill_any(workers: list[psutil.Process], chance: random.Random) -> None:
     with suppress(psutil.NoSuchProcess, IndexError):
-        random.choice(workers).kill()
+        chance.choice(workers).kill()
