@@ -73,7 +73,7 @@ async def test_kills_at_random_moments(database: str, trial: Trial, tell: Callab
     tell(f"QUEUE_TEST_SEED={seed}")
     chance = random.Random(seed)
     end = time.monotonic() + AT_RANDOM
-    async with running_server(database, name="steady", concurrency=20) as steady, trial.stream():
+    async with running_server(database, name="steady", concurrency=20) as steady, trial.stream(every=0.01, seconds=0.3):
         while time.monotonic() < end:
             async with running_server(database, name="mortal", concurrency=20) as mortal:
                 for _ in range(chance.randrange(4)):
