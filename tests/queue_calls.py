@@ -75,8 +75,8 @@ class Call:
 class World:
     """What calls are made of: the model before them, the lines as they stand, and what servers have done and seen.
 
-    `stayed`: what is there after two calls at a time; a clear may overlook what is added or comes back meanwhile, a prune
-    what ends.
+    `stayed`: what is there after two calls at a time; a clear may overlook what is added or comes back meanwhile, a
+    prune what ends.
     """
 
     model: QueueModel
