@@ -97,7 +97,7 @@ async def test_a_rescue_leaves_alone_what_was_settled_before_and_runs_elsewhere(
     await limit(store, "2")
     await store.add(4, channel="mail")
     lost, other = await store.server("lost"), await store.server("other")
-    first, second = await store.claim(lost)
+    first, _ = await store.claim(lost)
     await store.settle(lost, ended(first, "failed", delay=0.0), part=[first.lease])
     (again,) = await store.claim(other)
     await store.rescue(lost)
