@@ -62,7 +62,7 @@ class SessionPostbox(ImmediatePostbox):
         self._added[entry] = self._innermost()
         self._entries.append(entry)
 
-    async def write(self) -> None:
+    async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         entries = self._take(len(self._entries))
         if not entries:
             return

@@ -180,14 +180,20 @@ class Outbox:
         if failed and failed[0].error is not None:
             raise failed[0].error
 
-    async def write(self) -> None:
-        """Write what was added, as `flush` does, but leave it to the next await to raise what was refused."""
+    async def write(self, wanted: Entry | None = None) -> None:
+        """Write what was added, as `flush` does, but leave it to the next await to raise what was refused.
+
+        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few tasks
+        that came meanwhile, and those behind it would find as few.
+        """
         if not len(self):
             return
         if self._turn_of is not None and self._turn_of is asyncio.current_task():
             raise InvalidState("A hook can't await tasks of the handle that calls it: add them without await.")
         try:
             async with asyncio.timeout(self.patience) as limit, self._turn:
+                if wanted is not None and (wanted.created is not None or wanted.error is not None):
+                    return
                 self._turn_of = asyncio.current_task()
                 remaining = len(self._entries)
                 while remaining > 0:
@@ -216,7 +222,7 @@ class Outbox:
             entry.error = None
             self._forget(entry)
             self._entries.append(entry)
-        await self.write()
+        await self.write(entry)
         if entry.error is not None:
             self._forget(entry)
             raise entry.error

@@ -71,7 +71,7 @@ class ImmediatePostbox(Postbox):
     def add(self, entry: Entry) -> None:
         self.post_now([entry])
 
-    async def write(self) -> None:
+    async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         self.post_now(self._take(len(self._entries)))
 
     def batch(self) -> Outbox:

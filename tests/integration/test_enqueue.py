@@ -254,6 +254,18 @@ async def test_concurrent_awaits_share_statements(tasks: QueuedTasks, statements
     assert len(statements) < 20
 
 
+async def test_clients_that_await_one_task_after_the_other_go_on_sharing_statements(
+    tasks: QueuedTasks, statements: list[int]
+) -> None:
+    async def client(number: int) -> None:
+        for each in range(20):
+            await tasks.add_task(plain, 20 * number + each)
+
+    await asyncio.gather(*(client(number) for number in range(16)))
+    assert sum(statements) == 320
+    assert len(statements) < 160
+
+
 async def test_add_tasks_writes_all_or_nothing(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
     with pytest.raises(SerializationError):
         await tasks.add_tasks([TaskSpec(send, ["a"]), TaskSpec(send, [object()])])
