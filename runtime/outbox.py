@@ -183,8 +183,8 @@ class Outbox:
     async def write(self, wanted: Entry | None = None) -> None:
         """Write what was added, as `flush` does, but leave it to the next await to raise what was refused.
 
-        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few tasks
-        that came meanwhile, and those behind it would find as few.
+        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few
+        tasks that came meanwhile, and those behind it would find as few.
         """
         if not len(self):
             return
