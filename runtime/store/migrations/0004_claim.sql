@@ -54,7 +54,7 @@ declare
     v_lows  bigint[] := p_lows;
     v_look  integer := p_limit + 100;
     v_seen  integer;
-    v_limits boolean := exists (select from queued_tasks.gate);
+    v_limits boolean;
     v_places tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
     v_heads  bigint[];
@@ -66,6 +66,7 @@ begin
     -- A claim that a crash of PostgreSQL takes with it has left its tasks in line, and its outcomes are refused.
     perform set_config('synchronous_commit', 'off', true);
     perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0));
+    v_limits := exists (select from queued_tasks.gate);  -- set meanwhile, perhaps, by whom we waited for
     select p_lease = any (h.dropped) into v_dropped from queued_tasks.heartbeat h where h.server = p_server for key share;
     if not found then
         raise exception 'server % has lost its lease', p_server using errcode = 'QT001';

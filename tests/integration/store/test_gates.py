@@ -206,6 +206,16 @@ async def test_what_runs_when_a_cap_is_set_counts(store: Store) -> None:
     assert ids(await store.claim(server)) == ids(tasks[5:9])
 
 
+async def test_a_claim_that_waits_while_the_first_cap_is_set_keeps_to_it(store: Store) -> None:
+    await store.add(3, channel="mail")
+    server, other = await store.server(), await store.another()
+    await other.begin()
+    await limit(other, "1")
+    claimed = await blocked(await store.another(), store, store.claim(server))
+    await other.commit()
+    assert (len(await claimed), await store.count("token")) == (1, 1)
+
+
 async def test_a_settlement_under_way_when_a_cap_is_set_is_not_counted_for_ever(store: Store) -> None:
     await store.add(2, channel="mail")
     server, other = await store.server(), await store.another()
