@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Iterable
 from typing import assert_never
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from ..runtime import balance
+from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.balance import Room
 from ..runtime.errors import DatabaseUnavailable
@@ -19,10 +20,12 @@ from ..runtime.lines import Line, LookBack
 from ..runtime.store.lanes import Lane
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import Claimed, ServerId
+from .known import Known
 from .messages import (
     ANY_LANE,
     Answers,
     ClaimerMessage,
+    Declined,
     Drain,
     Freed,
     Go,
@@ -82,6 +85,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
         self._session: int | None = None
+        self._known = Known()
         self._newest_lane = -1  # that is known here
         self._told_lane = 0  # the newest that others have told of
         self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
@@ -107,10 +111,33 @@ class Claimer(Actor[ClaimerMessage]):
                 for kind in self._kinds.values():
                     kind.empty = kind.empty and now < kind.look_at
                 self.ref.tell(Go())
+            case WorkerJoined() | WorkerLeft() | Answers():
+                self._note_worker(message)
+            case PeersChanged(peers, newest_lane):
+                self._sharing.hear(peers)
+                self._told_lane = max(self._told_lane, newest_lane)
+                if newest_lane > self._newest_lane:
+                    self._look_again()
+                self._known.ask_again()
+                self._look_at_lanes()
+            case Rest(wanted, ref):
+                self._rest(wanted)
+                ref.tell(Tick())
+            case wire.Stances(stances):
+                self._known.learn(stances)
+                self._look_at_lanes()
+                self._look_again()
+            case Drain():
+                self._draining = True
+            case _:
+                assert_never(message)
+
+    def _note_worker(self, message: WorkerJoined | WorkerLeft | Answers) -> None:
+        match message:
             case WorkerJoined(worker, sync, slots, ref):
                 self._refs[worker] = ref
                 self._kinds[sync].joined(worker, slots)
-                self._count()
+                self._look_at_lanes()
                 self.ref.tell(Go())
             case WorkerLeft(worker, ref):
                 self._refs.pop(worker, None)
@@ -118,25 +145,12 @@ class Claimer(Actor[ClaimerMessage]):
                     kind.rooms.pop(worker, None)
                     kind.freed_at.pop(worker, None)
                 ref.tell(Parted())
-                self._count()
             case Answers(worker, answers):
                 for kind in self._kinds.values():
                     if room := kind.rooms.get(worker):
                         room.open = answers
-                self._count()
                 self.ref.tell(Go())
-            case PeersChanged(peers, newest_lane):
-                self._sharing.hear(peers)
-                self._told_lane = max(self._told_lane, newest_lane)
-                if newest_lane > self._newest_lane:
-                    self._look_again()
-            case Rest(wanted, ref):
-                self._rest(wanted)
-                ref.tell(Tick())
-            case Drain():
-                self._draining = True
-            case _:
-                assert_never(message)
+        self._count()
 
     def _leave_some(self, count: int, turn: str) -> None:
         """New tasks came to an idle server: its peers are to have their shares. A busy one takes what it can get."""
@@ -182,7 +196,7 @@ class Claimer(Actor[ClaimerMessage]):
             self._vitals.can_claim = True
 
     async def _claim(self, sync: bool, kind: _Kind, want: int) -> None:
-        lanes = [lane for lane in self._store.lanes if lane.sync == sync]
+        lanes = self._lanes(sync)
         if not lanes:
             kind.empty = True
             return
@@ -219,8 +233,8 @@ class Claimer(Actor[ClaimerMessage]):
 
     async def _look(self, sync: bool, kind: _Kind) -> None:
         """Whether more is waiting than there is room for, so that more workers are wanted."""
-        lanes = [lane for lane in self._store.lanes if lane.sync == sync]
         await self._join_session()
+        lanes = self._lanes(sync)
         ranks, began = _ranks(lanes), time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
@@ -247,6 +261,9 @@ class Claimer(Actor[ClaimerMessage]):
         """After a crash or a failover tasks may stand in line again that were claimed long ago, and lanes be others."""
         self._lines.clear()
         self._lanes_changed = True
+
+    def _lanes(self, sync: bool) -> list[Lane]:
+        return [lane for lane in self._store.lanes if lane.sync == sync and self._known.takes(lane)]
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
         line = self._lines.setdefault(lane.id, Line())
@@ -289,6 +306,15 @@ class Claimer(Actor[ClaimerMessage]):
         self._learn_at = now + LEARN_EVERY
         self._lanes_changed = False
         self._newest_lane = max((lane.id for lane in self._store.lanes), default=0)
+        self._look_at_lanes()
+
+    def _look_at_lanes(self) -> None:
+        """Say which ones, of functions, are left to others; ask about those of which nothing is known."""
+        if declined := self._known.to_decline(self._store.lanes):
+            self._settler.tell(Declined(declined))
+        workers = [*self._kinds[False].rooms]
+        if workers and (functions := self._known.to_ask(self._store.lanes)):
+            self._refs[random.choice(workers)].tell(wire.Knows(functions))  # noqa: S311  # any of them
 
     def _look_again(self) -> None:
         for kind in self._kinds.values():

@@ -120,6 +120,10 @@ class Janitor(Actor[JanitorMessage]):
         if found := await self._upkeep.sweep_channels(BATCH):
             logger.warning("{} tasks that run no more were still counted in their channels", found)
             self._announcements.lined(found)
+        ended = BATCH
+        while ended == BATCH:
+            ended, lined = await self._upkeep.end_refused(BATCH)
+            self._announcements.lined(lined)
 
     async def _prune(self) -> None:
         while await self._upkeep.prune(self._retention, BATCH) == BATCH:

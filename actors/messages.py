@@ -10,7 +10,7 @@ from uuid import UUID
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Coalesced
 from ..runtime.store.servers import Peer
-from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
+from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled, Stance
 from .judgement import Judgement
 
 ANY_LANE: Final = 0
@@ -222,6 +222,20 @@ class Unstarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """Attempts that were claimed and can't be run here, each with the reason."""
+
+    attempts: list[tuple[Claimed, Stance]]
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Functions whose parked tasks are not claimed here."""
+
+    stances: list[Stance]
+
+
+@dataclass(frozen=True, slots=True)
 class Writes:
     """What running attempts want stored."""
 
@@ -284,7 +298,9 @@ class Schedules:
     declared: tuple[wire.Schedule, ...]
 
 
-ClaimerMessage: TypeAlias = Tick | Wake | Go | Rest | Drain | WorkerJoined | WorkerLeft | Answers | Freed | PeersChanged
+ClaimerMessage: TypeAlias = (
+    Tick | Wake | Go | Rest | Drain | WorkerJoined | WorkerLeft | Answers | Freed | PeersChanged | wire.Stances
+)
 WorkerMessage: TypeAlias = (
     Tick
     | Place
@@ -297,9 +313,10 @@ WorkerMessage: TypeAlias = (
     | Drain
     | Died
     | Parted
+    | wire.Knows
     | wire.FromWorker
 )
-SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Recheck | Go | Tick
+SettlerMessage: TypeAlias = Opened | Outcomes | Unstarted | Parked | Declined | Recheck | Go | Tick
 RecorderMessage: TypeAlias = Writes | Commit | Go
 DeskMessage: TypeAlias = Asked | AskerGone
 KeeperMessage: TypeAlias = Tick
@@ -310,3 +327,15 @@ SchedulerMessage: TypeAlias = Tick | Schedules
 SupervisorMessage: TypeAlias = (
     Tick | WorkersWanted | Scale | Drain | WorkerReady | WorkerJoined | WorkerGone | WorkerOver | Wishes | LeasesGone
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Colleagues:
+    """Whom a worker tells what."""
+
+    supervisor: ActorRef[SupervisorMessage]
+    claimer: ActorRef[ClaimerMessage]
+    settler: ActorRef[SettlerMessage]
+    recorder: ActorRef[RecorderMessage]
+    desk: ActorRef[DeskMessage]
+    scheduler: ActorRef[SchedulerMessage] | None = None

@@ -26,13 +26,16 @@ class Reporter:
         self._ends: list[wire.End] = []
         self._changed: list[Running] = []
 
-    def ended(self, end: wire.End) -> None:
+    def ended(self, end: wire.End | wire.Unknown) -> None:
         """Report an end with the others of this turn of the loop, after the lines that were logged before it."""
+        if isinstance(end, wire.Unknown):
+            self._mailbox.send(end)
+            return
         if not self._ends:
             self._loop.call_soon(self.flush)
         self._ends.append(end)
 
-    def ended_threadsafe(self, end: wire.End) -> None:
+    def ended_threadsafe(self, end: wire.End | wire.Unknown) -> None:
         """The same from any thread."""
         self._loop.call_soon_threadsafe(self.ended, end)
 

@@ -19,15 +19,17 @@ from ..runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ..runtime.lifecycle import INTERRUPTED, refused
 from ..runtime.store.link import NoRoom
 from ..runtime.store.servers import ServerStore
-from ..runtime.store.tasks import Settlement, TaskStore
-from ..runtime.task import Claimed, ServerId, Settled
+from ..runtime.store.tasks import MOST_REFUSED, Settlement, TaskStore
+from ..runtime.task import Claimed, ServerId, Settled, Stance
 from .announcements import Announcements
 from .holdings import ByLease, Holdings, by_lease
 from .messages import (
+    Declined,
     Go,
     LeasesGone,
     Opened,
     Outcomes,
+    Parked,
     Recheck,
     SettlerMessage,
     SupervisorMessage,
@@ -66,6 +68,8 @@ class Settler(Actor[SettlerMessage]):
         self._holdings = Holdings()
         self._ended: list[Outcomes] = []
         self._unstarted: list[Claimed] = []
+        self._parked: list[tuple[Claimed, Stance]] = []
+        self._stances: dict[str, Stance] = {}
         self._session: int | None = None
         self._compare_at: float | None = None
         self._no_room = False
@@ -81,6 +85,12 @@ class Settler(Actor[SettlerMessage]):
             case Unstarted(attempts):
                 self._unstarted += attempts
                 self.ref.tell(Go())
+            case Parked(attempts):
+                self._parked += attempts
+                self.ref.tell(Go())
+            case Declined(stances):
+                self._stances.update((stance.function, stance) for stance in stances)
+                self.ref.tell(Go())
             case Recheck():
                 self._compare_at = 0.0
                 self.ref.tell(Go())
@@ -91,7 +101,7 @@ class Settler(Actor[SettlerMessage]):
 
     async def stopped(self) -> None:
         await self._flush()
-        if self._ended or self._unstarted:
+        if self._ended or self._unstarted or self._parked:
             logger.warning("outcomes could not be recorded: these tasks will run again")
 
     async def _flush(self) -> None:
@@ -101,6 +111,10 @@ class Settler(Actor[SettlerMessage]):
                 await self._settle(self._next_batch(), session)
             if self._unstarted:
                 await self._give_back(session)
+            while self._parked:
+                await self._park(session)
+            while self._stances:
+                await self._take_stance()
         except NoRoom as error:
             self._tell_of_no_room(error)
         except DatabaseUnavailable:
@@ -133,8 +147,9 @@ class Settler(Actor[SettlerMessage]):
         self._compare_at = now + LOOK_AGAIN if self._holdings.doubtful else None
 
     def _waiting(self) -> list[Settled | Claimed]:
-        """The attempts that are to be settled or given back."""
-        return [*(end for outcomes in self._ended for end in outcomes.settled), *self._unstarted]
+        """The attempts that are to be settled, given back or parked."""
+        ended = (end for outcomes in self._ended for end in outcomes.settled)
+        return [*ended, *self._unstarted, *(claimed for claimed, _ in self._parked)]
 
     async def _settle(self, batch: list[Outcomes], session: int) -> None:
         settled = [end for outcomes in batch for end in outcomes.settled]
@@ -205,6 +220,26 @@ class Settler(Actor[SettlerMessage]):
         del self._unstarted[: len(unstarted)]
         self._close(leases)
         self._announcements.lined(lined)
+
+    async def _park(self, session: int) -> None:
+        parked = self._parked[:MOST_AT_ONCE]
+        attempts = [claimed for claimed, _ in parked]
+        stances = {stance.function: stance for _, stance in parked}
+        leases = by_lease(attempts)
+        ended, lined = await self._store.park(
+            self._server, attempts, [*stances.values()], full=self._holdings.full(leases), session=session
+        )
+        del self._parked[: len(parked)]
+        self._close(leases)
+        self._announcements.lined(lined)
+        if ended == MOST_REFUSED:
+            self._stances |= stances
+
+    async def _take_stance(self) -> None:
+        ended, lined = await self._store.take_stance(self._server, [*self._stances.values()])
+        self._announcements.lined(lined)
+        if ended < MOST_REFUSED:
+            self._stances.clear()
 
     def _close(self, leases: ByLease) -> None:
         self._vitals.closed += sum(map(len, leases.values()))

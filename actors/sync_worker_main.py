@@ -23,8 +23,9 @@ import uvloop
 
 from ..runtime import wire
 from ..runtime.blocking import block_on
+from ..runtime.callables import Functions
 from ..runtime.current import Running, Workplace
-from ..runtime.execute import Functions, interrupted_early, run_blocking
+from ..runtime.execute import interrupted_early, run_blocking
 from ..runtime.framing import Mailbox
 from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
@@ -182,6 +183,8 @@ class Intercom(Thread):
                     self.reporter.ended(interrupted_early(unstarted))
             case wire.Answer():
                 self.backend.answered(message)
+            case wire.Knows():
+                pass  # async workers are asked: here the main thread alone may import
             case wire.Activate():
                 self._line.activate()
             case wire.HandBack():

@@ -38,6 +38,7 @@ from .keeper import BEAT_EVERY, Keeper
 from .listener import Listener
 from .messages import (
     ClaimerMessage,
+    Colleagues,
     DeskMessage,
     Drain,
     JanitorMessage,
@@ -58,7 +59,7 @@ from .settler import Settler
 from .supervisor import Supervisor
 from .vitals import Vitals
 from .watch import LOOK_EVERY
-from .worker import DRAIN_GRACE, Colleagues, Worker
+from .worker import DRAIN_GRACE, Worker
 
 # An actor that holds attempts is not restarted alone: what it knew of them is gone, and only the end of the whole
 # incarnation gives them back.

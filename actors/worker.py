@@ -14,11 +14,11 @@ import msgspec
 from loguru import logger
 
 from ..runtime import wire
-from ..runtime.actor import Actor, ActorRef
+from ..runtime.actor import Actor
 from ..runtime.lifecycle import Why
 from ..runtime.process import WorkerProcess
 from ..runtime.signing import Seals
-from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled
+from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled, Stance
 from .console import relay
 from .held import Held, ended, expired, is_on_last_life, refused, runs
 from .judgement import Judgement, bereft
@@ -27,9 +27,8 @@ from .messages import (
     Answers,
     Asked,
     AskerGone,
-    ClaimerMessage,
+    Colleagues,
     Commit,
-    DeskMessage,
     Died,
     Drain,
     Freed,
@@ -37,14 +36,11 @@ from .messages import (
     LeasesGone,
     Outcomes,
     Overgrown,
+    Parked,
     Parted,
     Place,
-    RecorderMessage,
     Retire,
-    SchedulerMessage,
     Schedules,
-    SettlerMessage,
-    SupervisorMessage,
     Tick,
     Unstarted,
     Wishes,
@@ -63,17 +59,6 @@ DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
-
-
-class Colleagues(msgspec.Struct, frozen=True):
-    """Whom a worker tells what."""
-
-    supervisor: ActorRef[SupervisorMessage]
-    claimer: ActorRef[ClaimerMessage]
-    settler: ActorRef[SettlerMessage]
-    recorder: ActorRef[RecorderMessage]
-    desk: ActorRef[DeskMessage]
-    scheduler: ActorRef[SchedulerMessage] | None = None
 
 
 class Worker(Actor[WorkerMessage]):
@@ -162,15 +147,17 @@ class Worker(Actor[WorkerMessage]):
             case HandBack():
                 self._hand_back()
                 self._process.send(wire.HandBack())
-            case Retire(grace):
-                self._retire(grace)
-            case Overgrown(reason):
-                self._kill(Judgement(reason, fatal=True))
-            case Drain(grace):
-                self._drain(grace)
+            case Retire() | Overgrown() | Drain():
+                self._go(message)
             case wire.Returned(nos):
                 self._give_back([self._held.pop(no).claimed for no in nos if no in self._held])
                 self._note_load()
+            case wire.Unknown(no, stance):
+                self._park(no, stance)
+            case wire.Knows():
+                self._process.send(message)
+            case wire.Stances():
+                self._tell.claimer.tell(message)
             case wire.Record():
                 relay(message, self._number)
             case Died(code):
@@ -335,6 +322,15 @@ class Worker(Actor[WorkerMessage]):
                 held.wished, held.why = time.monotonic(), why
                 self._process.send(wire.Interrupt(no, why))
 
+    def _go(self, message: Retire | Overgrown | Drain) -> None:
+        match message:
+            case Retire(grace):
+                self._retire(grace)
+            case Overgrown(reason):
+                self._kill(Judgement(reason, fatal=True))
+            case Drain(grace):
+                self._drain(grace)
+
     def _retire(self, grace: float) -> None:
         if self._retires is not None or self._leave_by is not None or self._dead:
             return
@@ -377,6 +373,15 @@ class Worker(Actor[WorkerMessage]):
         if unstarted:
             self._tell.settler.tell(Unstarted(unstarted))
             self._tell.claimer.tell(Freed(self._number, len(unstarted)))
+
+    def _park(self, no: int, stance: Stance) -> None:
+        if (held := self._held.pop(no, None)) is not None:
+            self._contexts.pop(no, None)
+            self._tell.claimer.tell(wire.Stances([stance]))
+            self._tell.settler.tell(Parked([(held.claimed, stance)]))
+            self._tell.claimer.tell(Freed(self._number, 1))
+            self._run_next_kept_back()
+            self._note_load()
 
     def _bury(self, code: int) -> None:
         """Account for what the process held when it died: what ran, what was to blame, what had not started."""

@@ -16,8 +16,9 @@ import msgspec
 
 from ..runtime import wire
 from ..runtime.blocking import block_on
+from ..runtime.callables import Functions
 from ..runtime.current import Running, Workplace
-from ..runtime.execute import Functions, interrupted_early, run
+from ..runtime.execute import interrupted_early, run
 from ..runtime.framing import Mailbox
 from ..runtime.lifecycle import Why
 from ..runtime.logging import Capture
@@ -107,6 +108,8 @@ class AsyncWorker:
                 self._interrupt_one(no, Why(why))
             case wire.Answer():
                 self._backend.answered(message)
+            case wire.Knows(functions):
+                self._mailbox.send(wire.Stances([self._functions.stance(function) for function in functions]))
             case wire.Activate():
                 self._activate.set()
             case wire.HandBack():

@@ -12,65 +12,21 @@ from typing import Any, Final, cast
 
 from . import wire
 from .around import enqueued, is_new_fire, log_failures, tell, tell_blocking, tell_quietly
+from .callables import Function, Functions, NotRunHere
 from .codec import decode_arguments, encode_result
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
-from .functions import AllowList, executor_of, options_of, resolve
 from .hooks import on_post_run, on_pre_run
 from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, own_word, refused
 from .logging import formatted
 from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
-from .task import LOCAL, Executor, NewTask
+from .task import NewTask
 
-_LOCAL: Final = f"{LOCAL}:"
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 
 
-class Function:
-    """A task function and what it declared."""
-
-    __slots__ = ("call", "is_async", "options")
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
-        self.is_async = executor_of(call) is Executor.ASYNC
-        self.options = options_of(call)
-
-
-class Functions:
-    """The task functions of this process. `imported` is called after each new one: its module may have just run."""
-
-    def __init__(self, allowed: AllowList, imported: Callable[[], None]) -> None:
-        self._allowed = allowed
-        self._imported = imported
-        self._known: dict[str, Function] = {}
-
-    def get(self, reference: str, *, verified: bool = False) -> Function:
-        """The function that `reference` names, or holds, which is looked at only in a `verified` task.
-
-        Raises:
-            InvalidTask: it is unknown here, or not allowed.
-        """
-        known = self._known.get(reference)
-        if known is None and reference.startswith(_LOCAL):
-            return Function(self._loaded(reference, verified))
-        if known is None:
-            known = self._known[reference] = Function(resolve(reference, self._allowed))
-            self._imported()
-        return known
-
-    def _loaded(self, reference: str, verified: bool) -> Callable[..., Any]:
-        from .local import load  # only now: few need it
-
-        if not verified:
-            raise InvalidTask(
-                "a local function runs only in a task whose signature was checked: set QUEUE_SECRET_KEY for this server"
-            )
-        return load(reference, only_decorated=self._allowed.only_decorated)
-
-
-async def run(running: Running, functions: Functions) -> wire.End:
+async def run(running: Running, functions: Functions) -> wire.End | wire.Unknown:
     """Run an attempt on this event loop, a plain function on a thread; it may be cancelled whenever it awaits."""
     running_here.set(running)
     course = _Course(running)
@@ -97,7 +53,7 @@ async def run(running: Running, functions: Functions) -> wire.End:
 
 def run_blocking(
     running: Running, functions: Functions, interruptible: AbstractContextManager[object], loop: asyncio.Runner
-) -> wire.End:
+) -> wire.End | wire.Unknown:
     """Run an attempt on this thread, what of it is async on `loop`.
 
     Inside `interruptible` an exception may come at any time, `running.why` says why.
@@ -203,11 +159,13 @@ class _Course:
             error = TaskTimeout("TaskTimeout", self.verdict.exception_message or "")
         return {"result": None, "error": error.reason if isinstance(error, _Refused) else error}
 
-    def end(self) -> wire.End:
+    def end(self) -> wire.End | wire.Unknown:
         running, verdict = self.running, self.verdict
         running.over = True
         if running.outbox is not None and verdict is not DONE:
             running.outbox.discard(_CLOSED)
+        if isinstance(self.error, NotRunHere) and running.why is None:
+            return wire.Unknown(running.attempt.no, self.error.stance)
         took = time.monotonic() - (running.started or 0.0)
         context = None if running.context is None else running.context.take()
         if verdict is DONE:

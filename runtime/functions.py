@@ -32,6 +32,7 @@ __all__ = [
 
 _MAIN = ("__main__", "__mp_main__")
 _INSTALLED = {"site-packages", "dist-packages"}
+_LONGEST = 500  # characters of a reference: it is a key in the database
 
 
 class UnknownFunction(InvalidTask):
@@ -94,6 +95,7 @@ def resolve(reference: str, allowed: AllowList) -> Callable[..., object]:
     Raises:
         UnknownFunction: allowed, but no such module or function is here; an error of the import is its cause.
         FunctionNotAllowed: outside the allow-list, or no function that could have been added as a task.
+        InvalidTask: too long for any function.
     """
     known = _resolved.get(reference)
     if known is None or known[0] is not allowed:
@@ -215,6 +217,8 @@ def _main_module_name() -> str:
 
 def _split(reference: str) -> tuple[str, str]:
     module_name, _, qualname = reference.partition(":")
+    if len(reference) > _LONGEST:
+        raise InvalidTask(f"{reference[:60]!r}... is longer than {_LONGEST} characters: give it a shorter name")
     for part in (*module_name.split("."), *qualname.split(".")):
         if not part.isidentifier() or (part.startswith("__") and part.endswith("__")):
             raise FunctionNotAllowed(f"{reference!r} is no reference: write module:qualname, without dunder names")

@@ -238,6 +238,17 @@ class Settled(msgspec.Struct, gc=False):
     exception_traceback: str | None = None
 
 
+class Stance(msgspec.Struct, frozen=True, array_like=True):
+    """What a server says of a function; why, unless it knows it.
+
+    `unknown`: it may run it, yet doesn't find it; `refused`: it must not run it, or it is no function of a task.
+    """
+
+    function: str
+    kind: Literal["known", "unknown", "refused"]
+    reason: str = ""
+
+
 class ContextWrite(msgspec.Struct, gc=False):
     """The context of an attempt, a JSON object; the highest `version` counts."""
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from .task import DEFAULT_CHANNEL, Executor, NewTask, OnParentFailure
+from .task import DEFAULT_CHANNEL, Executor, NewTask, OnParentFailure, Stance
 
 MAX_FRAME = 64 * 1024 * 1024  # bytes
 
@@ -165,7 +165,13 @@ class Answer(msgspec.Struct, tag="answer", array_like=True):
     text: str | None = None
 
 
-ToWorker: TypeAlias = Run | Activate | Interrupt | HandBack | Drain | Ping | Answer
+class Knows(msgspec.Struct, tag="knows", array_like=True):
+    """Which of these functions can be run here? Answered with Stances."""
+
+    functions: list[str]
+
+
+ToWorker: TypeAlias = Run | Activate | Interrupt | HandBack | Drain | Ping | Answer | Knows
 
 
 # ---- from the worker
@@ -201,6 +207,17 @@ class NotReady(msgspec.Struct, tag="not-ready", array_like=True):
 
 class Ended(msgspec.Struct, tag="ended", array_like=True):
     ends: list[End]
+
+
+class Unknown(msgspec.Struct, tag="unknown", array_like=True):
+    """An attempt that did not start, because its function can't be run here."""
+
+    no: int
+    stance: Stance
+
+
+class Stances(msgspec.Struct, tag="stances", array_like=True):
+    stances: list[Stance]
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
@@ -261,7 +278,20 @@ class Record(msgspec.Struct, tag="record", array_like=True):
 
 
 FromWorker: TypeAlias = (
-    Ready | Active | NotReady | Ended | Returned | Bye | ContextChanged | Commit | Logged | Pong | Call | Record
+    Ready
+    | Active
+    | NotReady
+    | Ended
+    | Unknown
+    | Stances
+    | Returned
+    | Bye
+    | ContextChanged
+    | Commit
+    | Logged
+    | Pong
+    | Call
+    | Record
 )
 
 

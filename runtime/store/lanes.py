@@ -1,4 +1,7 @@
-"""The lanes that exist: one for each channel, priority and kind of worker, and for what comes back interrupted."""
+"""The lanes that exist: one for each channel, priority and kind of worker, and for what comes back interrupted.
+
+What a server can't run stands in lanes of functions, see 0018_functions.sql.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ class Lane:
     priority: int
     sync: bool
     again: bool
+    function: str | None = None
 
 
 class Lanes:
-    """What this process knows of the lanes. They are never removed, so what is known stays true."""
+    """What this process knows of the lanes. Only those of functions are ever removed."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -45,10 +49,10 @@ class Lanes:
 
     async def refresh(self) -> None:
         """Read them all again: other processes make new ones."""
-        for row in await self._link.fetch("lanes"):
-            lane = Lane(*row)
-            self._known[lane.id] = lane
-            if not lane.again:
+        lanes = [Lane(*row) for row in await self._link.fetch("lanes")]
+        self._known = {lane.id: lane for lane in lanes}
+        for lane in lanes:
+            if not lane.again and lane.function is None:
                 self._ids[lane.channel, lane.priority, lane.sync] = lane.id
 
 

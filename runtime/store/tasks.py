@@ -9,9 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from ..signing import Signer
-from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled
+from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
 from .lanes import Lane, Lanes
 from .link import Link
+
+MOST_REFUSED = 1_000  # tasks that one transaction ends because nobody may run them
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,32 @@ class TaskStore:
         (row,) = await self._link.fetch("give_back", server, leases, ids, full, session=session)
         return int(row[0])
 
+    async def park(
+        self,
+        server: ServerId,
+        claimed: Sequence[Claimed],
+        stances: Sequence[Stance],
+        *,
+        full: Sequence[UUID],
+        session: int | None = None,
+    ) -> tuple[int, int]:
+        """Put what this server can't run into the lanes of its functions, and end what no server may run.
+
+        `stances`: why, for each function. `full`, `session`: see settle. May be repeated. Returns as take_stance does.
+        """
+        columns = [it.lease for it in claimed], [it.id for it in claimed], full, *_stance_columns(stances)
+        (row,) = await self._link.fetch("park", server, *columns, MOST_REFUSED, session=session)
+        return row["ended"], row["lined"]
+
+    async def take_stance(self, server: ServerId, stances: Sequence[Stance]) -> tuple[int, int]:
+        """Say which functions this server doesn't run, and end what no server may run.
+
+        Returns how many tasks ended, after MOST_REFUSED of which there may be more, and how many others may be claimed.
+        """
+        row = await self._link.fetch_one("take_stance", server, *_stance_columns(stances), MOST_REFUSED)
+        assert row is not None
+        return row["ended"], row["lined"]
+
     async def drop_lease(self, server: ServerId, lease: UUID) -> None:
         """Put back what a claim took whose answer never arrived, if it was carried out at all; it never will be now."""
         await self._link.fetch("drop_lease", server, lease)
@@ -237,6 +265,14 @@ def _context_columns(contexts: Sequence[ContextWrite]) -> list[list[Any]]:
         [write.claimed.attempt for write in contexts],
         [write.version for write in contexts],
         [write.value for write in contexts],
+    ]
+
+
+def _stance_columns(stances: Sequence[Stance]) -> list[list[str]]:
+    return [
+        [stance.function for stance in stances],
+        [stance.kind for stance in stances],
+        [stance.reason for stance in stances],
     ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .link import Link
 
+_FIRST = 1_000  # tasks of a line
+
 
 class Upkeep:
     """Each duty may be done by any server at any time; two that do it at once do it half each, or one for nothing."""
@@ -39,6 +41,12 @@ class Upkeep:
             pass
         return int(await self._link.fetch_value("sweep_tokens"))
 
+    async def end_refused(self, limit: int) -> tuple[int, int]:
+        """End up to `limit` tasks that no server may run, now that others left: how many, how many others may run."""
+        row = await self._link.fetch_one("end_refused", limit)
+        assert row is not None
+        return row["ended"], row["lined"]
+
     async def prune(self, retention: float, limit: int) -> int:
         """Remove up to `limit` tasks that ended more than `retention` seconds ago; how many."""
         return int(await self._link.fetch_value("prune", retention, limit))
@@ -47,6 +55,7 @@ class Upkeep:
         """Remove what is remembered of removed tasks and of servers that ended `retention` seconds ago."""
         await self._link.fetch("prune_traces", retention)
         await self._link.fetch("prune_waiters")
+        await self._link.fetch("prune_functions", _FIRST)
 
     async def remove_lingering(self, limit: int) -> int:
         """Remove up to `limit` tasks that only stayed for those who waited for their results; how many."""

@@ -15,9 +15,8 @@ from tests.waiting import wait_until
 
 LARGEST = 1_000_000_000  # number of an attempt
 WORK = "tests.apps.trials:work"
+STRANGE = [("no.such.module:work", "[]", None), ("tests.apps.trials:nobody", "[]", None)]
 BAD = [
-    ("no.such.module:work", "[]", None),
-    ("tests.apps.trials:nobody", "[]", None),
     ("no reference at all", "[]", None),
     ("os:system", '["true"]', None),
     (WORK, "[]", None),
@@ -44,6 +43,17 @@ async def test_rows_that_can_not_run_fail_with_their_reason(database: str, other
         await others.check()
     ends = {row: await _end(rows, id) for row, id in zip(BAD, bad, strict=True)}
     assert set(ends.values()) <= {"failed InvalidTask", "failed SerializationError"}, ends
+
+
+async def test_rows_of_functions_that_nobody_knows_keep_nobody_from_running(
+    database: str, others: Trial, rows: Rows
+) -> None:
+    strange = [await _put(rows, *row) for row in STRANGE]
+    await others.add(50)
+    async with running_server(database):
+        await wait_until(lambda: _are(rows, {"enqueued": len(strange), "done": 100}))
+        assert await rows.value("select queued_tasks.clear_tasks(null, null, 10)") == len(strange)
+        await others.check()
 
 
 async def test_numbers_of_attempts_beyond_all_reason_are_refused_at_once(rows: Rows, trial: Trial) -> None:
@@ -122,6 +132,10 @@ async def _put(rows: Rows, function: str, args: str, kwargs: str | None) -> UUID
         id,
     )
     return id
+
+
+async def _are(rows: Rows, states: dict[str, int]) -> bool:
+    return await rows.states() == states
 
 
 async def _end(rows: Rows, id: UUID) -> str:

@@ -100,9 +100,7 @@ async def test_they_do_so_in_a_task_group_too() -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "name"),
     [
-        ("absent", (), "InvalidTask"),
-        ("os:system", ("true",), "InvalidTask"),
-        (f"{TASKS}:os.system", ("true",), "InvalidTask"),
+        (f"{TASKS}:{'a' * 500}", (), "InvalidTask"),
         ("add", ("one", 2), "SerializationError"),
         ("add", (1,), "SerializationError"),
         ("odd_result", (), "SerializationError"),
@@ -112,6 +110,49 @@ async def test_what_can_t_run_or_be_kept_fails_for_good(function: str, arguments
     async with worker() as supervisor:
         end = await supervisor.result_of(function, *arguments)
     assert (end.outcome, end.delay, end.exception_name) == ("failed", None, name)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("function", "kind_of_stance", "reason"),
+    [
+        ("absent", "unknown", "deploy the version that has it"),
+        ("no_such_module:work", "unknown", "no module 'no_such_module' is here"),
+        ("os:system", "refused", "add it to QUEUE_ALLOWED_MODULES"),
+        (f"{TASKS}:os.system", "refused", "only classes may hold a task function"),
+        (f"{TASKS}:timedelta", "refused", "is a class"),
+        (f"{TASKS}:no reference", "refused", "write module:qualname"),
+    ],
+)
+async def test_what_can_t_be_run_here_comes_back(
+    kind: str, suffix: str, function: str, kind_of_stance: str, reason: str
+) -> None:
+    async with worker(kind) as supervisor:
+        no = supervisor.run(function)
+        unknown = await supervisor.first(wire.Unknown)
+    assert (unknown.no, unknown.stance.kind, supervisor.ends) == (no, kind_of_stance, [])
+    assert reason in unknown.stance.reason
+
+
+async def test_a_module_that_fails_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'a').write('x')\nraise RuntimeError('no')\n")
+    async with worker(app_dir=str(tmp_path)) as supervisor:
+        for _ in range(2):
+            supervisor.run("broken:work")
+        unknown = await supervisor.until(lambda: next(iter(supervisor.all(wire.Unknown)[1:]), None))
+    assert unknown.stance.kind == "unknown"
+    assert "RuntimeError: no" in unknown.stance.reason
+    assert (tmp_path / "seen").read_text() == "x"
+
+
+async def test_a_worker_says_which_functions_it_knows() -> None:
+    functions = [f"{TASKS}:add", f"{TASKS}:absent", "os:system"]
+    async with worker() as supervisor:
+        supervisor.process.send(wire.Knows(functions))
+        answer = await supervisor.first(wire.Stances)
+    assert [(stance.function, stance.kind) for stance in answer.stances] == [
+        *zip(functions, ("known", "unknown", "refused"), strict=True)
+    ]
 
 
 async def test_no_more_than_its_slots_run_at_once_and_the_rest_keeps_its_order() -> None:

@@ -13,8 +13,8 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from queued_tasks import InvalidTask, Settings, task
+from queued_tasks.runtime.callables import Functions
 from queued_tasks.runtime.enqueue import new_task
-from queued_tasks.runtime.execute import Functions
 from queued_tasks.runtime.functions import AllowList
 from queued_tasks.runtime.hooks import HookTask
 from queued_tasks.runtime.local import TAG, dump, load

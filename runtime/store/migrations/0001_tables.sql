@@ -15,14 +15,16 @@ create type queued_tasks.task_state as enum
     ('enqueued', 'waiting', 'doing', 'done', 'failed', 'cancelled', 'stopped');
 
 -- A lane is the line of one channel and priority, for async workers or for sync ones. Interrupted tasks come back in a
--- lane of their own (again), which is served before the other of its kind: they have waited their turn already.
+-- lane of their own (again), which is served before the other of its kind: they have waited their turn already. With a
+-- function it holds what a server that can't run this function came across: see 0018.
 create table queued_tasks.lane (
     id       integer generated always as identity primary key,
     channel  text     not null check (channel <> '' and length(channel) <= 100),
     priority smallint not null,
     sync     boolean  not null,
     again    boolean  not null,
-    unique (channel, priority, sync, again)
+    function text,
+    unique nulls not distinct (channel, priority, sync, again, function)
 );
 
 create table queued_tasks.task (

@@ -8,8 +8,9 @@
 
 -- Put tasks to the end of their lines, or among the delayed when they are not due. `again`: interrupted ones, ahead of
 -- those that never had a turn. What has blocked the event loop that it shared with others goes to the sync workers from
--- now on: there it is alone. Returns how many may be claimed at once.
-create function queued_tasks.line_up(p_ids uuid[], p_attempts integer[], p_again boolean) returns integer
+-- now on: there it is alone. p_own: into the lanes of their functions. Returns how many may be claimed at once.
+create function queued_tasks.line_up(p_ids uuid[], p_attempts integer[], p_again boolean, p_own boolean default false)
+returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -22,18 +23,19 @@ begin
     if cardinality(p_ids) = 0 then
         return 0;
     end if;
-    insert into queued_tasks.lane (channel, priority, sync, again)
-    select distinct t.channel, t.priority, t.sync, p_again
+    insert into queued_tasks.lane (channel, priority, sync, again, function)
+    select distinct t.channel, t.priority, t.sync, p_again, t.own
       from unnest(p_ids, p_attempts) u (id, attempt)
       join lateral (
            select k.channel, k.priority,
                   k.executor = 1 or u.attempt > 1 and exists (
-                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync
+                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync,
+                  case when p_own then k.function end as own
              from queued_tasks.task k where k.id = u.id offset 0) t on true
      where not exists (select from queued_tasks.lane l
                         where l.channel = t.channel and l.priority = t.priority
-                          and l.sync = t.sync and l.again = p_again)
-     order by 1, 2, 3
+                          and l.sync = t.sync and l.again = p_again and l.function is not distinct from t.own)
+     order by 1, 2, 3, 5
     on conflict do nothing;
 
     insert into queued_tasks.delayed (run_at, id, attempt)
@@ -48,10 +50,12 @@ begin
       join lateral (
            select k.id, k.channel, k.priority, k.run_at, k.key,
                   k.executor = 1 or u.attempt > 1 and exists (
-                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync
+                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync,
+                  case when p_own then k.function end as own
              from queued_tasks.task k where k.id = u.id offset 0) t on true
       join queued_tasks.lane l
         on l.channel = t.channel and l.priority = t.priority and l.sync = t.sync and l.again = p_again
+       and l.function is not distinct from t.own
      where t.run_at is null or t.run_at <= v_now or p_again
      order by u.place;
     get diagnostics v_count = row_count;

@@ -105,9 +105,10 @@ end $$;
 
 -- What follows for tasks that were taken and have not ended: the attempt p_next after p_delays (seconds; 0: at once and
 -- ahead of the line), or none before somebody retries it (infinity). Whoever was asked meanwhile to cancel or stop the
--- task gets his will here. Returns how many may be claimed at once, and whom to tell: see after_end.
+-- task gets his will here. p_own: see line_up. Returns how many may be claimed at once, and whom to tell: see after_end.
 create function queued_tasks.go_on(
-    p_server uuid, p_ids uuid[], p_next integer[], p_delays float8[], out lined integer, out told text[]
+    p_server uuid, p_ids uuid[], p_next integer[], p_delays float8[], p_own boolean default false,
+    out lined integer, out told text[]
 ) language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -156,14 +157,16 @@ begin
         told := told || queued_tasks.wind_up(v_stopped, '{}');
     end if;
     if v_ids is not null then
-        lined := lined + queued_tasks.line_up(v_ids, v_next, true);
+        lined := lined + queued_tasks.line_up(v_ids, v_next, true, p_own);
     end if;
 end $$;
 
 -- Give back what was claimed and never started: the same attempts, taken out of their leases. p_leases: for each of p_ids
 -- the one that it was claimed with, so that a repeated call leaves alone what was claimed again meanwhile. p_full: leases
--- with nothing left open after this. Returns how many may be claimed again.
-create function queued_tasks.give_back(p_server uuid, p_leases uuid[], p_ids uuid[], p_full uuid[]) returns integer
+-- with nothing left open after this. p_own: see line_up. Returns how many may be claimed again.
+create function queued_tasks.give_back(
+    p_server uuid, p_leases uuid[], p_ids uuid[], p_full uuid[], p_own boolean default false
+) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -209,7 +212,7 @@ begin
         return v_lined;
     end if;
     select v_lined + g.lined, g.told into v_lined, v_told
-      from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
+      from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)]), p_own) g;
     perform queued_tasks.tell(v_told);
     return v_lined;
 end $$;

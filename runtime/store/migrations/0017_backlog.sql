@@ -1,6 +1,7 @@
 -- What an autoscaler asks every few seconds: how much there is to do, by channel and kind of worker.
 --
---   in_line    due and not claimed; what waits for parents or for its time is not counted
+--   in_line    due and not claimed; what waits for parents or for its time is not counted, nor what all servers that take
+--              tasks have declined: more of the same are of no use to it
 --   may_start  of these, as many as the channel's pause and its limit for the cluster leave room for: more servers are of
 --              no use to the rest. Limits per key and rates are not looked at.
 --   running    claimed
@@ -25,6 +26,11 @@ begin
                         where r.lane = l.id order by r.seq desc limit p_most) h
                 where exists (select from queued_tasks.task t where t.id = h.id offset 0)
                   and not exists (select from queued_tasks.result r where r.id = h.id offset 0)) y
+         where l.function is null
+            or exists (select from queued_tasks.heartbeat h
+                        where h.state = 'running' and h.workers > 0
+                          and not exists (select from queued_tasks.stance s
+                                           where s.function = l.function and s.server = h.server))
         union all
         select t.channel, t.executor = 1, 1, 0
           from (select d.id from queued_tasks.delayed d

@@ -1,1 +1,1 @@
-select id, channel, priority, sync, again from queued_tasks.lane
+select id, channel, priority, sync, again, function from queued_tasks.lane

@@ -8,6 +8,7 @@ with alive as (
     select y.id
       from queued_tasks.lane l
      cross join lateral (select r.id from queued_tasks.ready r where r.lane = l.id order by r.seq limit 1) y
+     where l.function is null
 ), since as (
     select greatest(t.created_at, t.run_at,
                     (select greatest(max(a.ended_at), max(a.next_at) filter (where a.next_at < 'infinity'))

@@ -9,7 +9,8 @@ from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.gates import Gate, parse_limits
 from queued_tasks.runtime.store.gates import GateStore
-from queued_tasks.runtime.task import Executor
+from queued_tasks.runtime.store.servers import Beat
+from queued_tasks.runtime.task import Executor, Stance
 from tests.store import Store
 
 
@@ -22,6 +23,15 @@ async def backlog(store: Store, most: int = 10_000) -> dict[tuple[str, bool], tu
 async def limit(store: Store, text: str, *, paused: bool = False) -> None:
     gate = parse_limits("mail", text)
     await GateStore(store.session).set(Gate("mail", gate.cap, gate.per_server, gate.key_cap, gate.rate, paused=paused))
+
+
+async def park(store: Store) -> None:
+    """A server that takes tasks claims all of them, and knows the function of none."""
+    server = await store.server()
+    beat = Beat(lock_key=None, state="running", workers=1, slots=1, busy=0, details={})
+    await store.servers.beat(server, beat)
+    stance = Stance("app:work", "unknown", "not found")
+    await store.tasks.park(server, await store.claim(server), [stance], full=[])
 
 
 async def test_an_empty_queue_has_none(store: Store) -> None:
@@ -113,3 +123,17 @@ async def test_a_place_in_line_of_a_removed_task_does_not_count(store: Store) ->
         *(uuid7(), task.id),
     )
     assert await backlog(store) == {("default", False): (1, 1, 0)}
+
+
+async def test_what_all_servers_decline_is_not_counted(store: Store) -> None:
+    await store.add(2)
+    await park(store)
+    assert await backlog(store) == {}
+
+
+async def test_what_another_server_may_know_is_counted(store: Store) -> None:
+    await store.add(2)
+    await park(store)
+    beat = Beat(lock_key=None, state="running", workers=1, slots=1, busy=0, details={})
+    await store.servers.beat(await store.server(), beat)
+    assert await backlog(store) == {("default", False): (2, 2, 0)}
