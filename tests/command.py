@@ -20,7 +20,7 @@ from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.reads import Reads
 from queued_tasks.runtime.store.servers import Beat, ServerStore
 from queued_tasks.runtime.store.tasks import TaskStore
-from queued_tasks.runtime.task import Executor, NewTask, ServerId, Settled
+from queued_tasks.runtime.task import Executor, NewTask, ServerId, Settled, Stance
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,17 @@ class Rows:
     async def leave(self, server: ServerId) -> None:
         """Let a server end in order."""
         await self._servers.leave(server, "stopped")
+
+    async def decline(self, server: ServerId, function: str, reason: str) -> None:
+        """Let `server` say that it doesn't know that function."""
+        await self._tasks.take_stance(server, [Stance(function, "unknown", reason)])
+
+    async def park(self, server: ServerId, reason: str) -> None:
+        """Let `server` take the oldest task, and leave it to others."""
+        lease = uuid4()
+        await self._tasks.lanes.refresh()
+        (task,) = (await self._tasks.claim(server, lease, [(lane, 0, 0) for lane in self._tasks.lanes], 1)).tasks
+        await self._tasks.park(server, [task], [Stance(task.function, "unknown", reason)], full=[lease])
 
     async def run(self, server: ServerId, outcome: str | None = "done", **end: Any) -> UUID:
         """Let `server` take the oldest task and end it so, or leave it running (None); its id."""

@@ -95,6 +95,7 @@ class _Checkup:
             self._servers,
             self._differences,
             self._tasks,
+            self._functions,
             self._schedules,
             self._waiting,
         )
@@ -129,6 +130,9 @@ class _Checkup:
 
     async def _tasks(self) -> Iterable[Finding]:
         return findings.of_tasks(await self._link.fetch("check_tasks", _BY_ITSELF, _MOST, _NAMED))
+
+    async def _functions(self) -> Iterable[Finding]:
+        return findings.of_functions(await self._link.fetch("check_functions", _MOST))
 
     async def _schedules(self) -> Iterable[Finding]:
         running = {row["name"] for row in await self._link.fetch("running_schedules")}

@@ -161,6 +161,19 @@ def of_tasks(rows: Sequence[Row]) -> Iterator[Finding]:
         yield Finding("tasks", Level.ERROR, f"{plural(row['count'], 'task')} {text}: {ids}.", cure)
 
 
+def of_functions(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Functions that no server runs, though there are tasks of them: see check_functions.sql."""
+    for row in rows:
+        wait = "waits" if row["count"] == 1 else "wait"
+        yield Finding(
+            "functions",
+            Level.ERROR,
+            f"{plural(row['count'], 'task')} of {row['function']} {wait}, which no server can run: {row['reason']}",
+            "Start a server of a version that can. After correcting an import or a setting, start the servers again. "
+            f"If nobody needs them: `queued-tasks clear --name {row['function'].rpartition(':')[2]}`.",
+        )
+
+
 def of_schedules(rows: Sequence[ScheduleRow], running: Collection[str]) -> Iterator[Finding]:
     """Schedules whose time is over without anybody having seen to it; one that is `running` may wait for its end."""
     for row in rows:

@@ -237,6 +237,19 @@ def _channel_not_taken(seen: Inquiry) -> Reason | None:
     )
 
 
+def _function_not_known(seen: Inquiry) -> Reason | None:
+    takers = [taker for taker in _claiming(seen) if _takes(taker, seen.task.channel)]
+    if any(taker.id not in seen.declined_by for taker in takers):
+        return None
+    because = (seen.declined_because or "").removesuffix(".")
+    return Reason(
+        "function_not_known",
+        f"No server that runs can run its function {seen.task.function}: {because}.",
+        "Start a server of a version that can; after correcting an import or a setting, start the servers again.",
+        {"function": seen.task.function, "because": because},
+    )
+
+
 def _channel_full(seen: Inquiry) -> Reason | None:
     limits, gate = seen.limits, seen.limits.gate
     facts: dict[str, Json] = {"channel": gate.channel, "limits": gate.limits, "running": limits.running}
@@ -325,6 +338,7 @@ _CHECKS: Sequence[Callable[[Inquiry], Reason | None]] = (
     _no_server,
     _none_claims,
     _channel_not_taken,
+    _function_not_known,
     _channel_full,
     _key_full,
     _rate_used_up,

@@ -83,7 +83,7 @@ class Inquiry:
     """A task, and what decides whether it runs. Ages and delays are seconds by the clock of the database.
 
     `ahead`: tasks before it in its own line, `MOST_AHEAD` of them counted at most; `parents`: some of the open ones;
-    `bad_parent`: one that has ended, and not done.
+    `bad_parent`: one that has ended, and not done; `declined_by`: servers that don't run its function, and why.
     """
 
     task: Task
@@ -101,6 +101,8 @@ class Inquiry:
     parents: tuple[Parent, ...]
     open_parents: int
     bad_parent: UUID | None
+    declined_by: frozenset[UUID]
+    declined_because: str | None
     takers: tuple[Taker, ...]
 
 
@@ -129,6 +131,8 @@ async def inquire(link: Link, id: UUID, *, lease_ttl: timedelta) -> Inquiry | No
         parents=tuple(Parent(each["id"], each["name"], each["state"]) for each in parents),
         open_parents=parents[0]["total"] if parents else 0,
         bad_parent=row["bad_parent"],
+        declined_by=frozenset(row["declined_by"]),
+        declined_because=row["declined_because"],
         takers=tuple(taker for taker in takers if taker.state != "gone"),
     )
 

@@ -291,3 +291,25 @@ async def settle_on(database: str, server: str, settings: Mapping[str, Any]) -> 
     """Let a server have been started with these settings."""
     told = json.dumps(dict(settings))
     await change(database, "update queued_tasks.server set settings = $2::json where name = $1", server, told)
+
+
+# ---- functions
+
+
+async def _decline(rows: Rows) -> None:
+    """The only server claims a task of app:gone, and can't run it."""
+    await rows.add("app:gone")
+    await rows.park(await rows.serve(), "the module app has no gone")
+
+
+async def test_a_function_that_no_server_knows_is_named_with_the_reason(database: str, rows: Rows) -> None:
+    await _decline(rows)
+    (finding,) = await found(database, "functions")
+    assert "1 task of app:gone waits" in finding.finding
+    assert "the module app has no gone" in finding.finding
+
+
+async def test_a_function_that_another_server_may_know_is_fine(database: str, rows: Rows) -> None:
+    await _decline(rows)
+    await rows.serve("web-2")
+    assert await found(database, "functions") == []

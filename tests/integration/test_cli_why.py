@@ -224,6 +224,20 @@ async def test_no_server_that_takes_the_channel(queue: Queue) -> None:
     assert (found.word, "--channels gpu" in found.cure) == ("channel_not_taken", True)
 
 
+async def test_a_function_that_no_server_knows(queue: Queue) -> None:
+    id = await queue.add("app:gone")
+    await queue.decline(await queue.serve(), "app:gone", "the module app has no gone")
+    found = await queue.why(id)
+    assert (found.word, "the module app has no gone" in found.sentence) == ("function_not_known", True)
+
+
+async def test_a_function_that_another_server_may_know(queue: Queue) -> None:
+    id = await queue.add("app:gone")
+    await queue.decline(await queue.serve(), "app:gone", "the module app has no gone")
+    await queue.serve("web-2")
+    assert (await queue.why(id)).word == "soon"
+
+
 async def test_no_worker_for_its_kind_of_function(queue: Queue) -> None:
     id = await queue.add(executor=Executor.SYNC)
     await queue.serve(details={"kinds": {"async": FREE, "sync": NONE}})

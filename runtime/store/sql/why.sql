@@ -40,7 +40,9 @@ select coalesce(t.key, '') as key, t.executor = 1 as sync, coalesce(t.expires_at
               group by k.server having count(*) >= g.cap) as full_servers,
        (select greatest(0, (1 - v.level) * g.rate_period / g.rate_count)
           from (select queued_tasks.rate_room(g, s.level, s.at) as level
-                  from queued_tasks.gate_state s where s.channel = t.channel order by s.version desc limit 1) v) as rate_in
+                  from queued_tasks.gate_state s where s.channel = t.channel order by s.version desc limit 1) v) as rate_in,
+       array(select s.server from queued_tasks.stance s where s.function = t.function) as declined_by,
+       (select s.reason from queued_tasks.stance s where s.function = t.function order by s.at desc limit 1) as declined_because
   from queued_tasks.task t
   left join queued_tasks.gate g on g.channel = t.channel
  where t.id = $1
