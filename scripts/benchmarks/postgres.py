@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -144,7 +145,9 @@ def cpu_of(process: psutil.Process) -> float:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A server for the length of a `with` block. TMPDIR says on which disk."""
+    """A server for the length of a `with` block, ended by SIGTERM and Ctrl-C, too. TMPDIR says on which disk."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     home = Path(tempfile.mkdtemp(prefix="queued-tasks-bench-"))
     postgres = Postgres(home, account(home), _free_port())
     try:
