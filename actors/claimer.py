@@ -16,6 +16,7 @@ from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.balance import Room
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.intake import Intake
 from ..runtime.lines import Line, LookBack
 from ..runtime.store.lanes import Lane
 from ..runtime.store.tasks import TaskStore
@@ -69,6 +70,7 @@ class Claimer(Actor[ClaimerMessage]):
         settler: ActorRef[SettlerMessage],
         supervisor: ActorRef[SupervisorMessage],
         vitals: Vitals,
+        intake: Intake,
         *,
         first_pause: float,
         polling_interval: float,
@@ -79,6 +81,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._settler = settler
         self._supervisor = supervisor
         self._vitals = vitals
+        self._intake = intake
         self._pause = first_pause
         self._polling_interval = polling_interval
         self._kinds = {sync: _Kind(LookBack(full_pass_interval)) for sync in (False, True)}
@@ -263,7 +266,11 @@ class Claimer(Actor[ClaimerMessage]):
         self._lanes_changed = True
 
     def _lanes(self, sync: bool) -> list[Lane]:
-        return [lane for lane in self._store.lanes if lane.sync == sync and self._known.takes(lane)]
+        return [
+            lane
+            for lane in self._store.lanes
+            if lane.sync == sync and self._intake.takes(lane.channel) and self._known.takes(lane)
+        ]
 
     def _low(self, lane: Lane, reach: float, now: float) -> int:
         line = self._lines.setdefault(lane.id, Line())

@@ -13,6 +13,7 @@ from loguru import logger
 
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.intake import Intake
 from ..runtime.store.servers import Beat, Intent, Peer, ServerStore, Wanted
 from ..runtime.task import ServerId
 from .identity import Identity
@@ -48,6 +49,7 @@ class Keeper(Actor[KeeperMessage]):
         supervisor: ActorRef[SupervisorMessage],
         leave: Callable[[], None],
         *,
+        intake: Intake,
         lease_ttl: float,
         health_file: Path | None,
         topic: str | None,
@@ -60,6 +62,7 @@ class Keeper(Actor[KeeperMessage]):
         self._rescuer = rescuer
         self._supervisor = supervisor
         self._leave = leave
+        self._intake = intake
         self._rests = vitals.resting  # or was told to
         self._scaled_to: int | None = None  # or was told to be
         self._lease_ttl = lease_ttl
@@ -138,6 +141,8 @@ class Keeper(Actor[KeeperMessage]):
                 "error": vitals.trouble,
                 "clock": time.time(),
                 "topic": self._topic,
+                "channels": self._intake.only,
+                "excluded_channels": self._intake.never,
                 "kinds": {"sync" if sync else "async": asdict(kind) for sync, kind in vitals.kinds.items()},
             },
         )

@@ -13,6 +13,7 @@ from loguru import logger
 
 from ..runtime.actor import ActorKeptFailing
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.intake import ALL, Intake
 from ..runtime.settings import Settings
 from ..runtime.store import migrate
 from ..runtime.store.link import LeaseLost
@@ -35,6 +36,7 @@ async def run(
     name: str | None,
     lifespan: bool,
     scheduler: bool = True,
+    intake: Intake = ALL,
 ) -> int:
     """Run this host's server until SIGTERM or SIGINT; return its exit code.
 
@@ -46,7 +48,9 @@ async def run(
         ConfigurationError: the probes' port can't be used.
     """
     configure(settings.log_format)
-    server = _Server(settings, dsn, Application(app, app_dir, lifespan, scheduler), name or socket.gethostname())
+    server = _Server(
+        settings, dsn, Application(app, app_dir, lifespan, scheduler, intake), name or socket.gethostname()
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.signalled)
     return await server.run()

@@ -18,6 +18,7 @@ from ..runtime.direct import Connections, DirectBackend
 from ..runtime.ear import SharedEar
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.gates import parse_gates
+from ..runtime.intake import ALL, Intake
 from ..runtime.scaling import Limits, Wear
 from ..runtime.settings import Settings
 from ..runtime.signing import Seals, signer_of
@@ -70,12 +71,16 @@ FIRST_PAUSE = 0.02  # seconds after which a claim that found nothing is repeated
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What the workers run: see wire.WorkerArgument. `scheduler`: this server fires its schedules."""
+    """What the workers run: see wire.WorkerArgument. `scheduler`: this server fires its schedules.
+
+    `intake`: the channels that it takes tasks of.
+    """
 
     app: str | None
     app_dir: str | None
     lifespan: bool
     scheduler: bool = True
+    intake: Intake = ALL
 
 
 @dataclass(slots=True)
@@ -174,6 +179,7 @@ class Actors:
                 self.settler,
                 self.supervisor,
                 our.vitals,
+                our.application.intake,
                 first_pause=poll if our.topic else FIRST_PAUSE,
                 polling_interval=poll,
                 full_pass_interval=settings.fallback_polling_interval.total_seconds(),
@@ -209,6 +215,7 @@ class Actors:
                 self.rescuer,
                 self.supervisor,
                 leave,
+                intake=our.application.intake,
                 lease_ttl=ttl,
                 health_file=settings.health_file,
                 topic=our.topic,

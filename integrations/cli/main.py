@@ -80,10 +80,13 @@ def start(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks at a time in a worker (default: 100).")] = None,
     name: Annotated[str | None, typer.Option(help="The server's name (default: the host's).")] = None,
     lifespan: Annotated[bool, typer.Option("--lifespan", help="Run the app's lifespan in each worker.")] = False,
+    channels: Annotated[str | None, typer.Option(help="Take tasks of these channels only, as in a,b.")] = None,
+    exclude_channels: Annotated[str | None, typer.Option(help="Take tasks of all channels but these.")] = None,
     no_scheduler: Annotated[bool, typer.Option("--no-scheduler", help="Leave schedules to other servers.")] = False,
     with_parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run tasks: the server of this host."""
+    from ...runtime.intake import parse_intake
     from .serve import start
 
     raise typer.Exit(
@@ -95,6 +98,7 @@ def start(
             name=name,
             lifespan=lifespan,
             scheduler=not no_scheduler,
+            intake=parse_intake(channels, exclude_channels),
             parent=with_parent,
         )
     )

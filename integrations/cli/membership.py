@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ...runtime.intake import Intake
 from ...runtime.store.link import Row
 from ...runtime.task import Json
 from .desk import Desk, desk
@@ -54,6 +55,7 @@ async def _picture(at: Desk, width: int) -> RenderableType:
         return Text("No servers. Start one with `queued-tasks start --app main:app`.")
     return Group(
         servers_grid(rows, at.settings.lease_ttl, width),
+        *(Text(f"\n{row['name']} takes {visible(taken)}") for row in rows if row["present"] and (taken := _taken(row))),
         *(Text(f"\n{name}: {visible(error)}", style="red") for name, error in errors_of(rows).items()),
     )
 
@@ -90,6 +92,7 @@ def server_row(row: Row, lease_ttl: timedelta) -> dict[str, Json]:
         "started_at": row["started_at"],
         "beat_at": row["beat_at"],
         "channels": details.get("channels", []),
+        "excluded_channels": details.get("excluded_channels", []),
         "kinds": {name: kind["workers"] for name, kind in (details.get("kinds") or {}).items()},
     }
 
@@ -125,6 +128,11 @@ def _line(row: Row, server: Mapping[str, Json]) -> list[str | Text]:
         ago(server["started_at"]).removesuffix(" ago"),
         span(round(max(row["silent_for"], 0), 1)),
     ]
+
+
+def _taken(row: Row) -> str:
+    details = details_of(row)
+    return str(Intake(tuple(details.get("channels", ())), tuple(details.get("excluded_channels", ()))))
 
 
 def _workers(count: int, kinds: Mapping[str, Mapping[str, int]]) -> str:

@@ -356,7 +356,7 @@ def _claiming(seen: Inquiry) -> list[Taker]:
 
 
 def _takes(taker: Taker, channel: str) -> bool:
-    return not taker.channels or channel in taker.channels
+    return taker.intake.takes(channel)
 
 
 def _raise_limit(seen: Inquiry) -> str:

@@ -10,6 +10,7 @@ import uvloop
 
 from ...runtime.database import prepare, resolve, with_key
 from ...runtime.errors import ConfigurationError, DatabaseUnavailable
+from ...runtime.intake import Intake
 from ...runtime.settings import Settings
 from ...runtime.store.migrate import NEWEST, as_sql, migrate, roles_sql
 from ..child import ChildServer, leave_with
@@ -27,6 +28,7 @@ def start(
     name: str | None,
     lifespan: bool,
     scheduler: bool,
+    intake: Intake,
     parent: int | None,
 ) -> int:
     """Run the server of this host until it is told to leave; return its exit code."""
@@ -35,7 +37,7 @@ def start(
     settings = _settings(app=app, max_workers=workers, concurrency=concurrency)
     if workers is not None and "min_workers" not in settings.model_fields_set:
         settings = settings.model_copy(update={"min_workers": workers})  # who asks for so many gets them
-    return uvloop.run(_start(settings, _folder(app_dir), name, lifespan, scheduler))
+    return uvloop.run(_start(settings, _folder(app_dir), name, lifespan, scheduler, intake))
 
 
 def serve(*, app: str | None, app_dir: Path | None, workers: int | None, host: str, port: int) -> int:
@@ -76,7 +78,9 @@ def require_uvicorn(command: str) -> None:
         raise ConfigurationError(f"`queued-tasks {command}` needs uvicorn, which is not installed: pip install uvicorn")
 
 
-async def _start(settings: Settings, folder: Path, name: str | None, lifespan: bool, scheduler: bool) -> int:
+async def _start(
+    settings: Settings, folder: Path, name: str | None, lifespan: bool, scheduler: bool, intake: Intake
+) -> int:
     from ...actors.console import configure
     from ...actors.server import run
 
@@ -93,6 +97,7 @@ async def _start(settings: Settings, folder: Path, name: str | None, lifespan: b
         name=name,
         lifespan=lifespan,
         scheduler=scheduler,
+        intake=intake,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from ..gates import Gate, Rate
+from ..intake import Intake
 from ..task import Task, TaskState
 from .link import Link, Row
 from .reads import Reads
@@ -33,7 +34,7 @@ class Place(Enum):
 class Taker:
     """A server that is there; `workers`, `slots` and `busy` are those for the task's kind of function.
 
-    `channels`: those that it takes, empty for all; `error`: why its workers can't start.
+    `intake`: the channels that it takes; `error`: why its workers can't start.
     """
 
     id: UUID
@@ -43,7 +44,7 @@ class Taker:
     workers: int
     slots: int
     busy: int
-    channels: tuple[str, ...]
+    intake: Intake
     error: str | None
 
 
@@ -157,7 +158,7 @@ def _taker(row: Row, lease_ttl: timedelta, *, sync: bool) -> Taker:
         workers=kind["workers"],
         slots=kind["slots"],
         busy=kind["busy"],
-        channels=tuple(details.get("channels", ())),
+        intake=Intake(tuple(details.get("channels", ())), tuple(details.get("excluded_channels", ()))),
         error=details.get("error"),
     )
 

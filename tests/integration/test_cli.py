@@ -19,7 +19,7 @@ from tests.databases import connected
 AWAY = "postgresql://somebody:hunter2@127.0.0.1:1/none"
 SERVER_FIELDS = (
     "id name host state version workers slots busy free claimed_per_minute settled_per_minute load memory "
-    "started_at beat_at channels kinds"
+    "started_at beat_at channels excluded_channels kinds"
 )
 COUNTS = {"enqueued": 0, "waiting": 0, "doing": 0, "done": 0, "failed": 0, "cancelled": 0, "stopped": 0}
 READING = [("status",), ("servers",), ("stats",), ("tasks", "list")]

@@ -224,6 +224,12 @@ async def test_no_server_that_takes_the_channel(queue: Queue) -> None:
     assert (found.word, "--channels gpu" in found.cure) == ("channel_not_taken", True)
 
 
+async def test_a_channel_that_every_server_excludes(queue: Queue) -> None:
+    id = await queue.add(channel="gpu")
+    await queue.serve(details={"excluded_channels": ["gpu"]})
+    assert (await queue.why(id)).word == "channel_not_taken"
+
+
 async def test_a_function_that_no_server_knows(queue: Queue) -> None:
     id = await queue.add("app:gone")
     await queue.decline(await queue.serve(), "app:gone", "the module app has no gone")
