@@ -14,6 +14,7 @@ from uuid import UUID
 from loguru import logger
 
 from .errors import DatabaseUnavailable, QueuedTasksError
+from .store.link import Locked
 from .store.tasks import TaskStore
 from .task import NewTask
 
@@ -26,11 +27,12 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while t
 class _Group:
     """What one caller wants written together."""
 
-    __slots__ = ("answer", "repeat", "tasks")
+    __slots__ = ("alone", "answer", "repeat", "tasks")
 
     def __init__(self, tasks: Sequence[NewTask], repeat: bool) -> None:
         self.tasks = tasks
         self.repeat = repeat
+        self.alone = False
         self.answer: asyncio.Future[dict[UUID, UUID]] = asyncio.get_running_loop().create_future()
 
 
@@ -38,7 +40,7 @@ class GroupWriter:
     """Merges concurrent writes into one statement each. No timer: a lone write goes out at once.
 
     A statement that a lost connection broke is repeated until it is carried out or nobody waits for it any more; one
-    that the database refuses is divided, so that it is refused to nobody but its owner.
+    that the database refuses, or that waits for a lock too long, is divided, so that nobody but its owner is concerned.
     `on_lined` is told after the commit how many tasks were added to which lane, and whether others are due later.
     """
 
@@ -82,7 +84,7 @@ class GroupWriter:
         count = size = 0
         for group in self._waiting:
             size += len(group.tasks)
-            if count and size > _MOST:
+            if count and (size > _MOST or group.alone or self._waiting[0].alone):
                 break
             count += 1
         groups, self._waiting = self._waiting[:count], self._waiting[count:]
@@ -93,6 +95,9 @@ class GroupWriter:
         while wanted := [group for group in groups if not group.answer.done()]:
             try:
                 losers = await self._add(wanted, repeat=repeat)
+            except Locked:
+                self._put_off(wanted, repeat=repeat)
+                return
             except DatabaseUnavailable as error:
                 self._say_away(error)
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # spreads the clients
@@ -115,6 +120,13 @@ class GroupWriter:
             self._call = None
             call.cancel()
         return None if call.cancelled() else call.result()
+
+    def _put_off(self, groups: list[_Group], *, repeat: bool) -> None:
+        """Try these again behind all others, each by itself: one of them waits for somebody else's transaction."""
+        for group in groups:
+            group.repeat = repeat
+            group.alone = True
+        self._waiting += groups
 
     async def _refuse(self, groups: list[_Group], error: Exception, *, repeat: bool) -> None:
         if len(groups) == 1 or isinstance(error, QueuedTasksError):

@@ -22,6 +22,10 @@ class LeaseLost(QueuedTasksError):
     """This server was given up by its peers: what it holds is no longer its own."""
 
 
+class Locked(DatabaseUnavailable):
+    """Another transaction held on to what this one needs. It was undone; what needs something else may go through."""
+
+
 class NoRoom(DatabaseUnavailable):
     """A disk of PostgreSQL is full. It answers all the same: what needs less room may go through."""
 
@@ -39,7 +43,6 @@ _AWAY = (
     asyncpg.OutdatedSchemaCacheError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.OutOfMemoryError,
@@ -73,6 +76,8 @@ def translate(error: BaseException, connection: asyncpg.Connection | None) -> Qu
         )
     if isinstance(error, asyncpg.ClientConfigurationError):
         return ConfigurationError(f"The database's URL can't be used ({error}).")
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return Locked(f"PostgreSQL did not answer in time: another transaction is in the way ({error}).")
     if isinstance(error, asyncpg.DiskFullError):
         return NoRoom(f"PostgreSQL has no room left ({error}): free some, or give it more.")
     closed = connection is None or connection.is_closed()
@@ -185,7 +190,7 @@ class Link:
             yield
         except BaseException as error:
             meaning = translate(error, self._connection)
-            away = isinstance(meaning, DatabaseUnavailable) and not isinstance(meaning, NoRoom)
+            away = isinstance(meaning, DatabaseUnavailable) and not isinstance(meaning, (Locked, NoRoom))
             if away or isinstance(error, _STATE_UNKNOWN):
                 self._drop()
             if meaning is None:

@@ -1,7 +1,9 @@
 -- Take unique keys for new tasks, but for those in p_skip. Returns the tasks whose key another one holds, and that one.
+-- Waits for a transaction that is taking one of them, but for a moment only: others may be in the same batch.
 create function queued_tasks.hold_keys(p_ids uuid[], p_keys text[], p_skip uuid[], out losers uuid[], out winners uuid[])
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off
+set lock_timeout = '5s'
 as $$
 declare
     v_free boolean;
