@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.databases import ensure_template, fresh_database, running_server, template_name
@@ -19,6 +20,8 @@ _HOME = "QUEUED_TASKS_TEST_HOME"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Shut out the developer's own settings, and choose the folder of the embedded server for all xdist workers."""
+    hypothesis.settings.register_profile("queued_tasks", deadline=None)  # a busy machine is no defect
+    hypothesis.settings.load_profile("queued_tasks")
     for name in [*os.environ]:
         if name == "DATABASE_URL" or (name.startswith("QUEUE_") and not name.startswith("QUEUE_TEST_")):
             del os.environ[name]

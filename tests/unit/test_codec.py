@@ -130,7 +130,6 @@ json_values = st.recursive(
 clean_values = json_values.filter(lambda value: not holds_nul(value))
 
 
-@settings(deadline=None)
 @given(st.lists(clean_values), st.dictionaries(st.text().filter(lambda key: "\0" not in key), clean_values))
 def test_plain_json_comes_back_as_it_was(args: list[Any], kwargs: dict[str, Any]) -> None:
     assert (args, kwargs) == there_and_back(anything, *args, **kwargs)
@@ -141,7 +140,6 @@ def holds_nul(value: object) -> bool:
     return "\\u0000" in json.dumps(value).replace("\\\\", "")
 
 
-@settings(deadline=None)
 @given(json_values)
 def test_a_nul_is_refused_and_nothing_else_is(value: Any) -> None:
     refused = False
@@ -152,7 +150,6 @@ def test_a_nul_is_refused_and_nothing_else_is(value: Any) -> None:
     assert refused == holds_nul(value)
 
 
-@settings(deadline=None)
 @given(clean_values)
 def test_what_is_encoded_has_no_constant_that_json_does_not_know(value: Any) -> None:
     assert json.loads(encode_arguments(anything, [value], {})[0], parse_constant=pytest.fail) == [value]
@@ -178,7 +175,7 @@ TYPED: dict[Any, st.SearchStrategy[Any]] = {
 def test_typed_values_come_back_equal(annotation: Any) -> None:
     func = taking(annotation)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(TYPED[annotation])
     def holds(value: Any) -> None:
         assert [value] == there_and_back(func, value)[0]
