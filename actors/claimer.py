@@ -21,6 +21,7 @@ from ..runtime.lines import Line, LookBack
 from ..runtime.store.lanes import Lane
 from ..runtime.store.tasks import TaskStore
 from ..runtime.task import Claimed, ServerId
+from .kind import Kind
 from .known import Known
 from .messages import (
     ANY_LANE,
@@ -47,9 +48,8 @@ from .messages import (
     WorkersWanted,
 )
 from .sharing import Sharing
-from .vitals import Capacity, Vitals
+from .vitals import Vitals
 
-RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
 LOOK_EVERY = 0.5  # seconds between two looks for what waits while there is no room for it
 LEARN_EVERY = 0.2  # seconds between two looks for new lanes while those that are known hold enough
@@ -84,7 +84,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._intake = intake
         self._pause = first_pause
         self._polling_interval = polling_interval
-        self._kinds = {sync: _Kind(LookBack(full_pass_interval)) for sync in (False, True)}
+        self._kinds = {sync: Kind(LookBack(full_pass_interval)) for sync in (False, True)}
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
         self._session: int | None = None
@@ -100,7 +100,9 @@ class Claimer(Actor[ClaimerMessage]):
     async def receive(self, message: ClaimerMessage) -> None:
         match message:
             case Freed(worker, count):
-                self._freed(worker, count)
+                for kind in self._kinds.values():
+                    kind.freed(worker, count)
+                self._count()
                 self.ref.tell(Go())
             case Go():
                 await self._act()
@@ -145,8 +147,7 @@ class Claimer(Actor[ClaimerMessage]):
             case WorkerLeft(worker, ref):
                 self._refs.pop(worker, None)
                 for kind in self._kinds.values():
-                    kind.rooms.pop(worker, None)
-                    kind.freed_at.pop(worker, None)
+                    kind.left(worker)
                 ref.tell(Parted())
             case Answers(worker, answers):
                 for kind in self._kinds.values():
@@ -161,17 +162,6 @@ class Claimer(Actor[ClaimerMessage]):
         idle = all(kind.empty for kind in self._kinds.values() if kind.rooms) or self._sharing.limit(now) < math.inf
         if idle and (hold := self._sharing.woken(count, turn, vitals.slots - vitals.busy, vitals.pace, now)):
             asyncio.get_running_loop().call_later(hold, self.ref.tell, Go())
-
-    def _freed(self, worker: int, count: int) -> None:
-        now = time.monotonic()
-        for kind in self._kinds.values():
-            if room := kind.rooms.get(worker):
-                room.held -= count
-                passed = max(now - kind.freed_at.get(worker, now - RATE_MEMORY), 1e-6)
-                weight = min(1.0, passed / RATE_MEMORY)
-                room.rate += (count / passed - room.rate) * weight
-                kind.freed_at[worker] = now
-        self._count()
 
     async def _act(self) -> None:
         if self._draining:
@@ -198,7 +188,7 @@ class Claimer(Actor[ClaimerMessage]):
         else:
             self._vitals.can_claim = True
 
-    async def _claim(self, sync: bool, kind: _Kind, want: int) -> None:
+    async def _claim(self, sync: bool, kind: Kind, want: int) -> None:
         lanes = self._lanes(sync)
         if not lanes:
             kind.empty = True
@@ -234,7 +224,7 @@ class Claimer(Actor[ClaimerMessage]):
         if not kind.empty:
             self.ref.tell(Go())
 
-    async def _look(self, sync: bool, kind: _Kind) -> None:
+    async def _look(self, sync: bool, kind: Kind) -> None:
         """Whether more is waiting than there is room for, so that more workers are wanted."""
         await self._join_session()
         lanes = self._lanes(sync)
@@ -338,41 +328,7 @@ class Claimer(Actor[ClaimerMessage]):
 
     def _count(self) -> None:
         for sync, kind in self._kinds.items():
-            rooms = kind.rooms.values()
-            busy = sum(min(room.held, room.slots) if room.open else room.slots for room in rooms)
-            self._vitals.kinds[sync] = Capacity(len(rooms), sum(room.slots for room in rooms), busy, kind.waits)
-
-
-class _Kind:
-    """What the claimer knows about the async workers, or about the sync ones."""
-
-    def __init__(self, look_back: LookBack) -> None:
-        self.look_back = look_back
-        self.rooms: dict[int, Room] = {}
-        self.freed_at: dict[int, float] = {}
-        self.empty = False  # the last claim found nothing, and nobody said since that there is something
-        self.short = True  # the last claim got less than it asked for
-        self.pause = 0.0
-        self.look_at = 0.0
-        self.waits = False  # more than there is room for
-        self.look_again_at = 0.0
-
-    @property
-    def full(self) -> bool:
-        """Whether no worker has room, or there is none."""
-        return not any(room.free for room in self.rooms.values())
-
-    def joined(self, worker: int, slots: int) -> None:
-        """What has been waiting may be just what this worker takes."""
-        self.rooms[worker] = Room(slots)
-        self.empty = False
-        self.waits = False
-        self.look_again_at = 0.0
-
-    def found(self, count: int, now: float, first_pause: float, longest_pause: float) -> None:
-        """A claim returned so many; after nothing the next look waits, each time longer."""
-        self.pause = 0.0 if count else min(max(self.pause * 2, first_pause), longest_pause)
-        self.look_at = now + self.pause
+            self._vitals.kinds[sync] = kind.capacity
 
 
 def _ranks(lanes: Iterable[Lane]) -> dict[int, int]:

@@ -50,13 +50,12 @@ from .messages import (
     WorkerMessage,
     WorkerOver,
     WorkerReady,
-    Writes,
 )
+from .notes import Notes
 from .pulse import Pulse
 from .vitals import Vitals, WorkerVitals
 
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
-FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
@@ -91,9 +90,7 @@ class Worker(Actor[WorkerMessage]):
         self._held: dict[int, Held] = {}
         self._kept_back: deque[Claimed] = deque()  # on their last life, while another such task runs here
         self._numbers = count(1)
-        self._contexts: dict[int, ContextWrite] = {}
-        self._logs: list[LogWrite] = []
-        self._flushed_at = 0.0
+        self._notes = Notes()
         self._leave_by: float | None = None
         self._failure: str | None = None
         self._judgement: Judgement | None = None  # once it is killed
@@ -126,11 +123,11 @@ class Worker(Actor[WorkerMessage]):
                 self._place(attempts)
             case wire.ContextChanged(no, value):
                 if held := self._held.get(no):
-                    self._contexts[no] = held.note_context(value)
+                    self._notes.context(no, held.note_context(value))
             case wire.Commit():
                 self._commit(message)
             case wire.Logged(lines):
-                self._note_logs(lines)
+                self._notes.log(lines, self._held)
             case Tick():
                 self._tick(time.monotonic())
             case wire.Pong(_, late):
@@ -251,10 +248,10 @@ class Worker(Actor[WorkerMessage]):
             if held.context is not None:
                 # Even if the recorder has it: it may come to write it after this, when the lease is closed.
                 contexts.append(held.context)
-                self._contexts.pop(end.no, None)
+                self._notes.forget_context(end.no)
             if end.added:
                 added.append((held.claimed.id, [wire.unpack(task) for task in end.added]))
-        self._tell.settler.tell(Outcomes(settled, contexts, self._last_logs(settled), added))
+        self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
         self._run_next_kept_back()
         self._own.ended += len(settled)
@@ -269,30 +266,12 @@ class Worker(Actor[WorkerMessage]):
         if held.context is None:
             self._process.send(wire.Answer(message.call))
             return
-        self._contexts.pop(message.no, None)
+        self._notes.forget_context(message.no)
         self._tell.recorder.tell(Commit(held.context, message.call, self._process.send))
 
-    def _note_logs(self, lines: Iterable[wire.LogLine]) -> None:
-        now = time.monotonic()
-        for line in lines:
-            if held := self._held.get(line.no):
-                self._logs.append(
-                    LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
-                )
-
-    def _last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
-        """What attempts that have ended logged last. Not what others did: a settlement may be repeated, and only what
-        it ends is then known to be written."""
-        ended = {end.id for end in settled}
-        last = [line for line in self._logs if line.claimed.id in ended]
-        self._logs = [line for line in self._logs if line.claimed.id not in ended]
-        return last
-
     def _tick(self, now: float) -> None:
-        if now - self._flushed_at >= FLUSH_EVERY and (self._contexts or self._logs):
-            self._flushed_at = now
-            self._tell.recorder.tell(Writes(list(self._contexts.values()), self._logs))
-            self._contexts, self._logs = {}, []
+        if (writes := self._notes.take_due(now)) is not None:
+            self._tell.recorder.tell(writes)
         for held in self._running().values():
             held.started = held.started or now
         if self._judgement is not None:
@@ -376,7 +355,7 @@ class Worker(Actor[WorkerMessage]):
 
     def _park(self, no: int, stance: Stance) -> None:
         if (held := self._held.pop(no, None)) is not None:
-            self._contexts.pop(no, None)
+            self._notes.forget_context(no)
             self._tell.claimer.tell(wire.Stances([stance]))
             self._tell.settler.tell(Parked([(held.claimed, stance)]))
             self._tell.claimer.tell(Freed(self._number, 1))
@@ -389,7 +368,7 @@ class Worker(Actor[WorkerMessage]):
         running = list(self._running().values())
         settled = bereft(running, self._judgement, time.monotonic())
         contexts = [held.context for held in running if held.context is not None]
-        self._tell.settler.tell(Outcomes(settled, contexts, self._last_logs(settled), []))
+        self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), []))
         self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
         self._hand_back()
         self._held.clear()

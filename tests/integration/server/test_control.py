@@ -6,6 +6,9 @@ import asyncio
 import signal
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from queued_tasks import QueuedTasks, TaskRef, TaskState
 from tests.apps import work
@@ -167,6 +170,26 @@ async def test_servers_notice_who_comes_and_who_goes(database: str, server: Serv
 async def test_a_server_tells_the_version_of_its_application(database: str, rows: Rows) -> None:
     async with running_server(database, app_version="2024.11"):
         assert await rows.value("select version from queued_tasks.server") == f"2024.11 (queued-tasks {VERSION})"
+
+
+async def test_a_server_tells_what_it_has_done_and_what_it_takes(
+    database: str, tasks: QueuedTasks, server: Server
+) -> None:
+    for _ in range(3):
+        await tasks.add_task(work.add, 1, 1).wait(LIMIT)
+
+    async def told() -> dict[str, Any]:
+        (row,) = (await servers(database, "--json")).json
+        return dict(row)
+
+    async def tells() -> bool:
+        row = await told()
+        return (row["claimed_per_minute"], row["settled_per_minute"]) == (3, 3)
+
+    await wait_until(tells)
+    row = await told()
+    assert row["memory"] > psutil.Process(server.pid).memory_info().rss  # that of the workers counts, too
+    assert row["load"] >= 0
 
 
 async def test_a_server_tells_its_slots_before_its_first_task(database: str, server: Server) -> None:

@@ -1,0 +1,63 @@
+"""What the claimer knows about the workers of one kind: their room, and whether there is something for them."""
+
+from __future__ import annotations
+
+import time
+
+from ..runtime.balance import Room
+from ..runtime.lines import LookBack
+from .vitals import Capacity
+
+RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
+
+
+class Kind:
+    """The async workers, or the sync ones. Times are readings of time.monotonic()."""
+
+    def __init__(self, look_back: LookBack) -> None:
+        self.look_back = look_back
+        self.rooms: dict[int, Room] = {}
+        self.empty = False  # the last claim found nothing, and nobody said since that there is something
+        self.short = True  # the last claim got less than it asked for
+        self.waits = False  # more than there is room for
+        self.look_at = 0.0  # for something while it is empty
+        self.look_again_at = 0.0  # for what waits while it is full
+        self._pause = 0.0
+        self._freed_at: dict[int, float] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether no worker has room, or there is none."""
+        return not any(room.free for room in self.rooms.values())
+
+    @property
+    def capacity(self) -> Capacity:
+        rooms = self.rooms.values()
+        busy = sum(min(room.held, room.slots) if room.open else room.slots for room in rooms)
+        return Capacity(len(rooms), sum(room.slots for room in rooms), busy, self.waits)
+
+    def joined(self, worker: int, slots: int) -> None:
+        """What has been waiting may be just what this worker takes."""
+        self.rooms[worker] = Room(slots)
+        self.empty = False
+        self.waits = False
+        self.look_again_at = 0.0
+
+    def left(self, worker: int) -> None:
+        self.rooms.pop(worker, None)
+        self._freed_at.pop(worker, None)
+
+    def freed(self, worker: int, count: int) -> None:
+        """So many attempts of this worker, if it is one of them, have ended."""
+        if room := self.rooms.get(worker):
+            now = time.monotonic()
+            room.held -= count
+            passed = max(now - self._freed_at.get(worker, now - RATE_MEMORY), 1e-6)
+            weight = min(1.0, passed / RATE_MEMORY)
+            room.rate += (count / passed - room.rate) * weight
+            self._freed_at[worker] = now
+
+    def found(self, count: int, now: float, first_pause: float, longest_pause: float) -> None:
+        """A claim returned so many; after nothing the next look waits, each time longer."""
+        self._pause = 0.0 if count else min(max(self._pause * 2, first_pause), longest_pause)
+        self.look_at = now + self._pause

@@ -1,0 +1,55 @@
+"""What the attempts of a worker say before they end, until somebody records it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from ..runtime import wire
+from ..runtime.task import ContextWrite, LogWrite, Settled
+from .held import Held
+from .messages import Writes
+
+FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
+
+
+class Notes:
+    """Contexts by the numbers of their attempts, of each the last one, and lines of logs in their order."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[int, ContextWrite] = {}
+        self._logs: list[LogWrite] = []
+        self._flushed_at = 0.0
+
+    def context(self, no: int, write: ContextWrite) -> None:
+        self._contexts[no] = write
+
+    def forget_context(self, no: int) -> None:
+        """Somebody else records the context of this attempt."""
+        self._contexts.pop(no, None)
+
+    def log(self, lines: Iterable[wire.LogLine], attempts: Mapping[int, Held]) -> None:
+        """Lines of attempts that have ended are dropped."""
+        now = time.monotonic()
+        for line in lines:
+            if held := attempts.get(line.no):
+                self._logs.append(
+                    LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
+                )
+
+    def take_last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
+        """What attempts that have ended logged last. Not what others did: a settlement may be repeated, and only what
+        it ends is then known to be written."""
+        ended = {end.id for end in settled}
+        last = [line for line in self._logs if line.claimed.id in ended]
+        self._logs = [line for line in self._logs if line.claimed.id not in ended]
+        return last
+
+    def take_due(self, now: float) -> Writes | None:
+        """All of it, once it is time."""
+        if now - self._flushed_at < FLUSH_EVERY or not (self._contexts or self._logs):
+            return None
+        self._flushed_at = now
+        writes = Writes(list(self._contexts.values()), self._logs)
+        self._contexts, self._logs = {}, []
+        return writes
