@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
 import msgspec
 from loguru import logger
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from ..runtime import wire

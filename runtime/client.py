@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, cast
@@ -380,7 +379,7 @@ class QueuedTasks:
         task = await self.backend.get(await ref)
         if task is None and not ref.created and ref.entry.home.connection is None:
             raise not_found(ref.id)
-        return task or as_added(replace(ref.entry.task, id=ref.id))
+        return task or as_added(ref.entry.task, ref.id)
 
 
 def _given(**options: object) -> dict[str, object]:

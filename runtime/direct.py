@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
@@ -31,7 +32,7 @@ from .watch import MOST_LINES, News
 from .writer import GroupWriter
 
 _CONNECT_PATIENCE = 10.0  # seconds
-_STORED = tuple(field.name for field in fields(NewTask) if field.name != "id")
+_STORED = tuple(name for name in NewTask.__struct_fields__ if name != "id")
 _UNDER_WAY = (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING)
 
 

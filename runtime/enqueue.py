@@ -8,8 +8,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from .codec import encode_arguments, encode_json
 from .errors import InvalidTask
@@ -20,6 +22,7 @@ from .refs import Ref
 from .settings import Settings
 from .task import DEFAULT_CHANNEL, NewTask, Task, TaskState
 
+_NO_ID = UUID(int=0)
 _LONGEST_NAME = 200  # characters
 _ON_PARENT_FAILURE = ("cascade", "run", "cancel")
 
@@ -43,33 +46,39 @@ def new_task(
         SerializationError: an argument can't be kept.
     """
     local = signs and is_local(func)
-    function = _dumped(func) if local else reference(func)
+    form = (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
     fields = _checked(options) if options else {}
-    declared = options_of(func)
     encoded, named = encode_arguments(func, args, kwargs)
-    name = fields.get("name", declared.name)
-    unique = fields.get("unique", declared.unique)
-    timeout = fields.get("timeout") or declared.timeout or settings.task_timeout
-    return NewTask(
-        id=id,
-        function=function,
+    unique = fields.pop("unique", form.unique)
+    if unique:
+        name = fields.get("name") or options_of(func).name or form.task.function
+        fields["unique_key"] = _key_of(func, name, encoded, named) if unique is True else unique
+    return replace(form.task, id=id, args=encoded, kwargs=named, **fields)
+
+
+class _Form(NamedTuple):
+    """What all tasks of a function have in common unless their options say otherwise."""
+
+    task: NewTask
+    unique: bool | str | None
+
+
+@lru_cache(maxsize=4096)
+def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, local: bool) -> _Form:
+    declared = options_of(func)
+    task = NewTask(
+        id=_NO_ID,
+        function=_dumped(func) if local else reference(func),
         executor=executor_of(func),
-        args=encoded,
-        kwargs=named,
-        name=name or func.__qualname__[:_LONGEST_NAME] if local else name,
-        channel=fields.get("channel") or declared.channel or DEFAULT_CHANNEL,
-        key=fields.get("key"),
-        priority=_first(fields.get("priority"), declared.priority, 0),
-        max_retries=_first(fields.get("max_retries"), declared.max_retries, settings.max_retries),
-        timeout=timeout.total_seconds(),
-        run_at=fields.get("run_at"),
-        expires_at=fields.get("expires_at"),
-        unique_key=_key_of(func, name or function, encoded, named) if unique is True else unique or None,
-        auto_remove=bool(_first(fields.get("auto_remove"), declared.auto_remove, False)),
-        on_parent_failure=fields.get("on_parent_failure", "cascade"),
-        parents=fields.get("parent", ()),
-        context=fields.get("context"),
+        args="[]",
+        name=declared.name or (func.__qualname__[:_LONGEST_NAME] if local else None),
+        channel=declared.channel or DEFAULT_CHANNEL,
+        priority=declared.priority or 0,
+        max_retries=max_retries if declared.max_retries is None else declared.max_retries,
+        timeout=(declared.timeout or timeout).total_seconds(),
+        auto_remove=declared.auto_remove or False,
     )
+    return _Form(task, declared.unique)
 
 
 def arguments_of(
@@ -111,10 +120,10 @@ def resolved(func: Callable[..., object] | str) -> Callable[..., object]:
     return resolve(path, AllowList(prefixes=(path.partition(":")[0],)))
 
 
-def as_added(task: NewTask) -> Task:
-    """What a task was when it was added, for one that is gone before anybody could look at it."""
+def as_added(task: NewTask, id: UUID) -> Task:
+    """What a task was when it was added, as `id`, for one that is gone before anybody could look at it."""
     return Task(
-        id=task.id,
+        id=id,
         name=task.name or task.function.partition(":")[2],
         function=task.reference,
         state=TaskState.WAITING if task.parents else TaskState.ENQUEUED,
@@ -131,7 +140,7 @@ def as_added(task: NewTask) -> Task:
         auto_remove=task.auto_remove,
         unique_key=task.unique_key,
         parents=list(task.parents),
-        created_at=datetime.fromtimestamp((task.id.int >> 80) / 1000, UTC),
+        created_at=datetime.fromtimestamp((id.int >> 80) / 1000, UTC),
         run_at=task.run_at,
         started_at=None,
         ended_at=None,
@@ -180,12 +189,8 @@ def _checked(options: Mapping[str, object]) -> dict[str, Any]:
                 "Arguments of the function go into kwargs."
             )
         if value is not None:
-            fields[name] = check(name, value)
+            fields[_FIELDS.get(name, name)] = check(name, value)
     return fields
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
 
 
 def _key_of(func: Callable[..., object], name: str, args: str, kwargs: str | None) -> str:
@@ -223,6 +228,11 @@ def _parent(option: str, value: object) -> UUID:
     raise InvalidTask(f"{option} is {value!r:.60}: give a TaskRef, a Task, a UUID, or a sequence of them")
 
 
+def _seconds(_: str, value: Any) -> float | None:
+    limit = _timeout(value)
+    return None if limit is None else limit.total_seconds()
+
+
 def _unique(option: str, value: object) -> bool | str | None:
     return value if isinstance(value, bool) else _text(option, value, 500)
 
@@ -246,7 +256,7 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "key": lambda option, value: _text(option, value, 200),
     "priority": lambda option, value: _whole(option, value, -32_768, 32_767),
     "max_retries": lambda option, value: _whole(option, value, 0, 32_767),
-    "timeout": lambda _, value: _timeout(value),
+    "timeout": _seconds,
     "run_at": _instant,
     "expires_at": _instant,
     "unique": _unique,
@@ -254,3 +264,5 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "on_parent_failure": _on_parent_failure,
     "context": _context,
 }
+
+_FIELDS = {"parent": "parents"}  # of NewTask, where they aren't called like the option

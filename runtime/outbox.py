@@ -9,11 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 from uuid import UUID
 
 from loguru import logger
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from . import hooks

@@ -255,7 +255,7 @@ def document_of(tasks: Sequence[NewTask]) -> str:
 
 
 def _row(task: NewTask) -> dict[str, object]:
-    row = {name: getattr(task, name) for name in NewTask.__slots__}
+    row = {name: getattr(task, name) for name in NewTask.__struct_fields__}
     row["on_parent_failure"] = None if task.on_parent_failure == "cascade" else task.on_parent_failure
     row["parents"] = task.parents or None
     row["signature"] = None if task.signature is None else task.signature.hex()

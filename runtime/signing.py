@@ -25,7 +25,7 @@ _ALTERED = (
     "QUEUE_SECRET_KEY here"
 )
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_FIELDS = tuple(name for name in NewTask.__slots__ if name != "signature")
+_FIELDS = tuple(name for name in NewTask.__struct_fields__ if name != "signature")
 
 
 class Signer:

@@ -50,8 +50,7 @@ class Executor(IntEnum):
     THREAD = 2  # on a thread of an async worker: short, trusted, can't be interrupted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One task as the enqueuer writes it: everything encoded, nothing left to decide."""
 
     id: UUID

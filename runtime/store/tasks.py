@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -203,27 +204,33 @@ class TaskStore:
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
     def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
+        """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
+        places: dict[tuple[Any, ...], int] = {}
+        forms = [places.setdefault(form, len(places) + 1) for form in map(_form, tasks)]
+        firsts = tasks[:1] if len(places) == 1 else [tasks[forms.index(place)] for place in places.values()]
+        sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
-            [task.function for task in tasks],
-            [task.executor for task in tasks],
+            None if len(places) == 1 else forms,
             [task.args for task in tasks],
             _column([task.kwargs for task in tasks]),
-            _column([task.name for task in tasks]),
-            [task.channel for task in tasks],
-            [self.lanes.id_of(task) for task in tasks],
             _column([task.key for task in tasks]),
-            [task.priority for task in tasks],
-            [task.max_retries for task in tasks],
-            _column([task.timeout for task in tasks]),
             _column([task.run_at for task in tasks]),
             _column([task.expires_at for task in tasks]),
             _column([task.unique_key for task in tasks]),
-            [task.auto_remove for task in tasks],
-            _column([None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in tasks]),
-            _column([_uuid_array(task.parents) for task in tasks]),
+            _column([_uuid_array(task.parents) if task.parents else None for task in tasks]),
             _column([task.context for task in tasks]),
-            _column([self._signer.sign(task) if self._signer else task.signature for task in tasks]),
+            _column([sign(task) if sign else task.signature for task in tasks]),
+            [task.function for task in firsts],
+            [task.executor for task in firsts],
+            [task.name for task in firsts],
+            [task.channel for task in firsts],
+            [self.lanes.id_of(task) for task in firsts],
+            [task.priority for task in firsts],
+            [task.max_retries for task in firsts],
+            [task.timeout for task in firsts],
+            [task.auto_remove for task in firsts],
+            [None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in firsts],
         ]
 
     def _settle_arguments(
@@ -249,13 +256,18 @@ class TaskStore:
         ]
 
 
+_form = attrgetter(
+    "function", "executor", "name", "channel", "priority", "max_retries", "timeout", "auto_remove", "on_parent_failure"
+)
+
+
 def _column(values: list[Any]) -> list[Any] | None:
     """None for a column that is null throughout: it costs nothing to send."""
-    return values if any(value is not None for value in values) else None
+    return values if values.count(None) < len(values) else None
 
 
-def _uuid_array(ids: Sequence[UUID]) -> str | None:
-    return "{" + ",".join(map(str, ids)) + "}" if ids else None
+def _uuid_array(ids: Sequence[UUID]) -> str:
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def _context_columns(contexts: Sequence[ContextWrite]) -> list[list[Any]]:

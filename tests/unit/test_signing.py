@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from queued_tasks.runtime.errors import ConfigurationError
 from queued_tasks.runtime.settings import Settings
@@ -46,7 +46,7 @@ def test_a_signed_task_is_accepted() -> None:
 
 
 def test_every_field_has_an_alteration_in_this_test() -> None:
-    assert {*OTHERS, "signature"} == set(NewTask.__slots__)
+    assert {*OTHERS, "signature"} == set(NewTask.__struct_fields__)
 
 
 @pytest.mark.parametrize("field", OTHERS)

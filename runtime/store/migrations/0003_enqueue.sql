@@ -72,13 +72,16 @@ end $$;
 
 -- Write tasks, plain ones and graphs alike. Repeating a call is harmless: lines, dependencies and unique keys come only
 -- from tasks that this very call inserted, and p_repeat (the answer to an earlier call was lost) also passes over tasks
--- that were written, and perhaps removed, meanwhile. An array that is null means null for every task.
+-- that were written, and perhaps removed, meanwhile.
+--
+-- What tasks have in common comes once: p_form says which of the forms, the f_ arrays, is a task's; null: the first for
+-- all. Any other array that is null means null for every task.
 -- Returns a row for each task that was not written because another with its unique key stands.
 create function queued_tasks.add_tasks(
-    p_id uuid[], p_function text[], p_executor smallint[], p_args json[], p_kwargs json[], p_name text[],
-    p_channel text[], p_lane integer[], p_key text[], p_priority smallint[], p_max_retries smallint[],
-    p_timeout float8[], p_run_at timestamptz[], p_expires_at timestamptz[], p_unique_key text[],
-    p_auto_remove boolean[], p_on_parent_failure text[], p_parents text[], p_context json[], p_signature bytea[],
+    p_id uuid[], p_form integer[], p_args json[], p_kwargs json[], p_key text[], p_run_at timestamptz[],
+    p_expires_at timestamptz[], p_unique_key text[], p_parents text[], p_context json[], p_signature bytea[],
+    f_function text[], f_executor smallint[], f_name text[], f_channel text[], f_lane integer[], f_priority smallint[],
+    f_max_retries smallint[], f_timeout float8[], f_auto_remove boolean[], f_on_parent_failure text[],
     p_repeat boolean
 ) returns table (loser uuid, winner uuid)
 language plpgsql
@@ -87,11 +90,12 @@ set lock_timeout = '10s'
 as $$
 declare
     v_keyed   text[] := array(select g.channel from queued_tasks.gate g where g.key_cap is not null);
-    v_skip    uuid[] := '{}';
-    v_losers  uuid[] := '{}';
-    v_winners uuid[] := '{}';
+    v_repeat  boolean := p_repeat;
+    v_tries   integer := 0;
+    v_skip    uuid[];
+    v_losers  uuid[];
+    v_winners uuid[];
     v_added   uuid[];
-    v_written uuid[];
     v_outer   uuid[];
 begin
     if p_repeat then
@@ -99,50 +103,69 @@ begin
         -- kept from.
         perform pg_logical_emit_message(true, 'queued_tasks', '');
     end if;
-    if p_repeat or p_unique_key is not null then
-        select coalesce(array_agg(u.id), '{}') into v_skip
-          from unnest(p_id) u (id)
-         where exists (select from queued_tasks.tombstone s where s.id = u.id offset 0)
-            or exists (select from queued_tasks.task t where t.id = u.id offset 0);
-    end if;
+    loop
+        v_skip := '{}';
+        v_losers := '{}';
+        v_winners := '{}';
+        begin
+            if v_repeat or p_unique_key is not null then
+                select coalesce(array_agg(u.id), '{}') into v_skip
+                  from unnest(p_id) u (id)
+                 where exists (select from queued_tasks.tombstone s where s.id = u.id offset 0)
+                    or exists (select from queued_tasks.task t where t.id = u.id offset 0);
+            end if;
 
-    if p_unique_key is not null then
-        select w.losers, w.winners into v_losers, v_winners
-          from queued_tasks.hold_keys(p_id, p_unique_key, v_skip) w;
-    end if;
+            if p_unique_key is not null then
+                select w.losers, w.winners into v_losers, v_winners
+                  from queued_tasks.hold_keys(p_id, p_unique_key, v_skip) w;
+                v_skip := v_skip || v_losers;
+            end if;
 
-    with written as (
-        insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority, max_retries,
-               timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, stand_ins, context,
-               signature)
-        select u.id, u.function, u.executor, u.args, u.kwargs, u.name, u.channel, u.key, u.priority, u.max_retries,
-               u.timeout, u.run_at, u.expires_at, u.unique_key, u.auto_remove, u.on_parent_failure,
-               u.parents::uuid[],
-               case when v_losers <> '{}' and u.parents::uuid[] && v_losers then
-                    array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
-                            from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
-               u.context, u.signature
-          from unnest(p_id, p_function, p_executor, p_args, p_kwargs, p_name, p_channel, p_key, p_priority,
-                      p_max_retries, p_timeout, p_run_at, p_expires_at, p_unique_key, p_auto_remove,
-                      p_on_parent_failure, p_parents, p_context, p_signature)
-            as u (id, function, executor, args, kwargs, name, channel, key, priority, max_retries, timeout, run_at,
-                  expires_at, unique_key, auto_remove, on_parent_failure, parents, context, signature)
-         where (v_skip = '{}' or u.id <> all (v_skip)) and (v_losers = '{}' or u.id <> all (v_losers))
-        on conflict (id) do nothing
-        returning task.id, task.run_at, task.parents is null as plain
-    ), later as (
+            insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority,
+                   max_retries, timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents,
+                   stand_ins, context, signature)
+            select u.id, f_function[f.form], f_executor[f.form], u.args, u.kwargs, f_name[f.form], f_channel[f.form],
+                   u.key, f_priority[f.form], f_max_retries[f.form], f_timeout[f.form], u.run_at, u.expires_at,
+                   u.unique_key, f_auto_remove[f.form], f_on_parent_failure[f.form], u.parents::uuid[],
+                   case when v_losers <> '{}' and u.parents::uuid[] && v_losers then
+                        array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
+                                from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
+                   u.context, u.signature
+              from unnest(p_id, p_form, p_args, p_kwargs, p_key, p_run_at, p_expires_at, p_unique_key, p_parents,
+                          p_context, p_signature)
+                as u (id, form, args, kwargs, key, run_at, expires_at, unique_key, parents, context, signature)
+             cross join lateral (select coalesce(u.form, 1)) f (form)
+             where v_skip = '{}' or u.id <> all (v_skip);
+            exit;
+        exception when unique_violation then
+            -- Somebody else has written one of them meanwhile. Not `on conflict`: that makes each insert a third dearer.
+            v_tries := v_tries + 1;
+            if v_tries = 10 then
+                raise;
+            end if;
+            v_repeat := true;
+        end;
+    end loop;
+
+    if p_run_at is not null then
         insert into queued_tasks.delayed (run_at, id, attempt)
-        select w.run_at, w.id, 1 from written w where w.plain and w.run_at > now()
-    ), now_due as (
-        insert into queued_tasks.ready (lane, id, attempt, key)
-        select u.lane, u.id, 1, coalesce(u.key, case when u.channel = any (v_keyed) then '' end)
-          from unnest(p_id, p_lane, p_key, p_channel) with ordinality u (id, lane, key, channel, place)
-          join written w on w.id = u.id and w.plain and (w.run_at is null or w.run_at <= now())
-         order by u.place
-    )
-    select array_agg(w.id) filter (where not w.plain), case when p_parents is not null then array_agg(w.id) end
-      into v_added, v_written
-      from written w;
+        select u.run_at, u.id, 1
+          from unnest(p_id, p_run_at, p_parents) u (id, run_at, parents)
+         where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id <> all (v_skip));
+    end if;
+
+    insert into queued_tasks.ready (lane, id, attempt, key)
+    select f_lane[f.form], u.id, 1,
+           coalesce(u.key, case when v_keyed <> '{}' and f_channel[f.form] = any (v_keyed) then '' end)
+      from unnest(p_id, p_form, p_key, p_run_at, p_parents) u (id, form, key, run_at, parents)
+     cross join lateral (select coalesce(u.form, 1)) f (form)
+     where u.parents is null and (u.run_at is null or u.run_at <= now()) and (v_skip = '{}' or u.id <> all (v_skip));
+
+    if p_parents is not null then
+        select array_agg(u.id) into v_added
+          from unnest(p_id, p_parents) u (id, parents)
+         where u.parents is not null and u.id <> all (v_skip);
+    end if;
 
     if v_added is not null then
         insert into queued_tasks.dependency (parent, child)
@@ -155,7 +178,7 @@ begin
           from (select d.parent
                   from unnest(v_added) u (id)
                  cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
-                except select unnest(v_written)) o;
+                except select u.id from unnest(p_id) u (id) where u.id <> all (v_skip)) o;
         if v_outer is not null then
             perform queued_tasks.hold_ends(v_outer);
             perform queued_tasks.let_go(

@@ -70,10 +70,10 @@ begin
 
     select a.winner into v_winner
       from queued_tasks.add_tasks(
-           array[p_id], array[p_function], array[p_executor], array[p_args], array[p_kwargs], array[p_task_name],
-           array[p_channel], array[p_lane], null, array[p_priority], array[p_max_retries], array[p_timeout], null, null,
-           case when p_unique_key is not null then array[p_unique_key] end, array[p_auto_remove], null, null,
-           array[p_context], array[p_signature], false) a;
+           array[p_id], null, array[p_args], array[p_kwargs], null, null, null,
+           case when p_unique_key is not null then array[p_unique_key] end, null, array[p_context], array[p_signature],
+           array[p_function], array[p_executor], array[p_task_name], array[p_channel], array[p_lane], array[p_priority],
+           array[p_max_retries], array[p_timeout], array[p_auto_remove], array[null::text], false) a;
     insert into queued_tasks.schedule_fire (name, due_at, task) values (p_name, p_due, coalesce(v_winner, p_id));
     return 'fired';
 end $$;
