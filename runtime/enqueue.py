@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from .codec import encode_arguments, encode_json
 from .errors import InvalidTask
 from .functions import AllowList, is_local, reference, resolve
-from .options import _flag, _text, _timeout, _whole, executor_of, options_of
+from .options import as_flag, as_text, as_timeout, as_whole, executor_of, options_of
 from .outbox import Entry
 from .refs import Ref
 from .settings import Settings
@@ -229,12 +229,12 @@ def _parent(option: str, value: object) -> UUID:
 
 
 def _seconds(_: str, value: Any) -> float | None:
-    limit = _timeout(value)
+    limit = as_timeout(value)
     return None if limit is None else limit.total_seconds()
 
 
 def _unique(option: str, value: object) -> bool | str | None:
-    return value if isinstance(value, bool) else _text(option, value, 500)
+    return value if isinstance(value, bool) else as_text(option, value, 500)
 
 
 def _on_parent_failure(option: str, value: object) -> object:
@@ -251,16 +251,16 @@ def _context(option: str, value: object) -> str | None:
 
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "parent": _parents,
-    "name": lambda option, value: _text(option, value, _LONGEST_NAME),
-    "channel": lambda option, value: _text(option, value, 100),
-    "key": lambda option, value: _text(option, value, 200),
-    "priority": lambda option, value: _whole(option, value, -32_768, 32_767),
-    "max_retries": lambda option, value: _whole(option, value, 0, 32_767),
+    "name": lambda option, value: as_text(option, value, _LONGEST_NAME),
+    "channel": lambda option, value: as_text(option, value, 100),
+    "key": lambda option, value: as_text(option, value, 200),
+    "priority": lambda option, value: as_whole(option, value, -32_768, 32_767),
+    "max_retries": lambda option, value: as_whole(option, value, 0, 32_767),
     "timeout": _seconds,
     "run_at": _instant,
     "expires_at": _instant,
     "unique": _unique,
-    "auto_remove": _flag,
+    "auto_remove": as_flag,
     "on_parent_failure": _on_parent_failure,
     "context": _context,
 }

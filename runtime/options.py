@@ -94,16 +94,16 @@ def task(
         InvalidTask: an option can't be, named in the text; or it stands on no function.
     """
     options = TaskOptions(
-        name=_text("name", name, 200),
-        channel=_text("channel", channel, 100),
-        priority=_whole("priority", priority, -32_768, 32_767),
-        max_retries=_whole("max_retries", max_retries, 0, 32_767),
-        timeout=_timeout(timeout),
+        name=as_text("name", name, 200),
+        channel=as_text("channel", channel, 100),
+        priority=as_whole("priority", priority, -32_768, 32_767),
+        max_retries=as_whole("max_retries", max_retries, 0, 32_767),
+        timeout=as_timeout(timeout),
         backoff=backoff if backoff is None or callable(backoff) else duration("backoff", backoff),
         retry_on=_exceptions("retry_on", retry_on),
         give_up_on=_exceptions("give_up_on", give_up_on),
-        unique=unique if unique is None or isinstance(unique, bool) else _text("unique", unique, 500),
-        auto_remove=_flag("auto_remove", auto_remove),
+        unique=unique if unique is None or isinstance(unique, bool) else as_text("unique", unique, 500),
+        auto_remove=as_flag("auto_remove", auto_remove),
         executor=executor,
     )
     declare = functools.partial(_declare, options=options)
@@ -151,7 +151,8 @@ def _declare(func: F, *, options: TaskOptions) -> F:
     return func
 
 
-def _text(option: str, value: object, longest: int) -> str | None:
+def as_text(option: str, value: object, longest: int) -> str | None:
+    """A text that can be stored, or None. Raises InvalidTask."""
     if value is None:
         return None
     if isinstance(value, str) and 0 < len(value) <= longest and not _NOT_STORABLE.search(value):
@@ -159,19 +160,22 @@ def _text(option: str, value: object, longest: int) -> str | None:
     raise InvalidTask(f"{option} is {value!r:.60}: give a text of 1 to {longest} characters, without NUL")
 
 
-def _whole(option: str, value: object, least: int, most: int) -> int | None:
+def as_whole(option: str, value: object, least: int, most: int) -> int | None:
+    """A whole number in these bounds, or None. Raises InvalidTask."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most):
         return value
     raise InvalidTask(f"{option} is {value!r:.60}: give a whole number from {least} to {most}")
 
 
-def _flag(option: str, value: object) -> bool | None:
+def as_flag(option: str, value: object) -> bool | None:
+    """A bool, or None. Raises InvalidTask."""
     if value is None or isinstance(value, bool):
         return value
     raise InvalidTask(f"{option} is {value!r:.60}: give True or False")
 
 
-def _timeout(value: Seconds | None) -> timedelta | None:
+def as_timeout(value: Seconds | None) -> timedelta | None:
+    """More than no time at all, or None. Raises InvalidTask."""
     limit = None if value is None else duration("timeout", value)
     if limit is not None and not limit:
         raise InvalidTask("timeout is 0: give more than 0 seconds")

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from .cron import Cron
 from .errors import ConfigurationError, InvalidTask
 from .functions import reference
-from .options import SCHEDULE, _flag, _text, _whole, describe, is_generator
+from .options import SCHEDULE, as_flag, as_text, as_whole, describe, is_generator
 from .task import NewTask
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ def scheduled_task(
                 name=_schedule_name(func.__name__.replace("_", "-") if name is None else name),
                 cron=cron,
                 timezone=zone,
-                catch_up=_flag("catch_up", catch_up) or False,
-                channel=_text("channel", channel, 100),
-                priority=_whole("priority", priority, -32_768, 32_767),
+                catch_up=as_flag("catch_up", catch_up) or False,
+                channel=as_text("channel", channel, 100),
+                priority=as_whole("priority", priority, -32_768, 32_767),
                 func=func,
                 options=tuple(getattr(func, _OPTIONS, ())),
             )
@@ -180,7 +180,7 @@ _declared: dict[str, ScheduleSpec] = {}
 
 
 def _schedule_name(name: object) -> str:
-    if isinstance(name, str) and _NAME.fullmatch(name) and _text("name", name, 100):
+    if isinstance(name, str) and _NAME.fullmatch(name) and as_text("name", name, 100):
         return name
     raise ConfigurationError(f"name is {name!r:.60}: give 1 to 100 characters without spaces, the first no dash")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from .task import Json, Task, TaskLog, TaskState
-
-if TYPE_CHECKING:
-    from .backend import Backend
 
 Change: TypeAlias = Literal["state", "context", "logs"]
 
@@ -49,7 +46,14 @@ class TaskUpdate:
         return self.task.context
 
 
-async def watch(backend: Backend, id: UUID) -> AsyncIterator[TaskUpdate]:
+class Newsroom(Protocol):
+    """Who knows what becomes of tasks."""
+
+    async def news(self, id: UUID, progress: str, line: int) -> News:
+        """See `Backend.news`."""
+
+
+async def watch(backend: Newsroom, id: UUID) -> AsyncIterator[TaskUpdate]:
     """See `TaskRef.watch`."""
     before: Task | None = None
     progress, line = "", 0

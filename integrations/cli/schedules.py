@@ -22,7 +22,7 @@ from ...runtime.store.schedules import ScheduleRow, ScheduleStore
 from ...runtime.task import TaskSpec
 from .desk import desk
 from .output import Column, ago, complain, document, say, table
-from .serve import _app, _folder
+from .serve import app_folder, find_app
 
 _COLUMNS = (
     Column("NAME", gives=True),
@@ -103,8 +103,8 @@ def declared_here(app: str | None, app_dir: Path | None) -> Sequence[ScheduleSpe
 
 
 def _declared(settings: Settings, app_dir: Path | None) -> Sequence[ScheduleSpec] | None:
-    folder = _folder(app_dir)
-    app = _app(settings, folder)
+    folder = app_folder(app_dir)
+    app = find_app(settings, folder)
     if app is None:
         return None
     sys.path.insert(0, str(folder))

@@ -37,14 +37,14 @@ def start(
     settings = _settings(app=app, max_workers=workers, concurrency=concurrency)
     if workers is not None and "min_workers" not in settings.model_fields_set:
         settings = settings.model_copy(update={"min_workers": workers})  # who asks for so many gets them
-    return uvloop.run(_start(settings, _folder(app_dir), name, lifespan, scheduler, intake))
+    return uvloop.run(_start(settings, app_folder(app_dir), name, lifespan, scheduler, intake))
 
 
 def serve(*, app: str | None, app_dir: Path | None, workers: int | None, host: str, port: int) -> int:
     """Serve HTTP here, with a server as a child process, until Ctrl-C or SIGTERM; return the exit code."""
     require_uvicorn("serve")
-    settings, folder = _settings(app=app, max_workers=workers), _folder(app_dir)
-    found = _app(settings, folder)
+    settings, folder = _settings(app=app, max_workers=workers), app_folder(app_dir)
+    found = find_app(settings, folder)
     if found is None:
         raise ConfigurationError("There is no app to serve: add --app module:attribute, or set QUEUE_APP.")
     return uvloop.run(_serve(settings, found, folder, workers, host, port))
@@ -92,7 +92,7 @@ async def _start(
     return await run(
         with_key(settings),
         dsn=dsn,
-        app=_app(settings, folder),
+        app=find_app(settings, folder),
         app_dir=str(folder),
         name=name,
         lifespan=lifespan,
@@ -117,9 +117,9 @@ def _settings(**given: Any) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _folder(app_dir: Path | None) -> Path:
+def app_folder(app_dir: Path | None) -> Path:
     return (app_dir or Path()).resolve()
 
 
-def _app(settings: Settings, folder: Path) -> str | None:
+def find_app(settings: Settings, folder: Path) -> str | None:
     return settings.app or (_MAIN if (folder / "main.py").is_file() else None)
