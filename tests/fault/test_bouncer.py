@@ -27,8 +27,8 @@ async def test_everything_but_the_listening_goes_through_it(database: str, trial
     async with bouncer(database) as dsn, trial.enqueuing_through(dsn, statement_cache=0):
         direct: dict[str, Any] = {"statement_cache": 0, "listen_database_url": database}
         async with (
-            running_server(dsn, name="first", concurrency=20, **direct) as first,
-            running_server(dsn, name="second", concurrency=20, **direct),
+            running_server(database, database_url=dsn, name="first", concurrency=20, **direct) as first,
+            running_server(database, database_url=dsn, name="second", concurrency=20, **direct),
         ):
             await trial.add(300, 0.3)
             await trial.under_way(40)
@@ -42,8 +42,8 @@ async def test_everything_goes_through_it_without_notifications(database: str, t
     async with bouncer(database) as dsn, trial.enqueuing_through(dsn, statement_cache=0, use_postgresql_notify=False):
         quiet: dict[str, Any] = {"statement_cache": 0, "use_postgresql_notify": False, "lease_ttl": TTL}
         async with (
-            running_server(dsn, name="first", concurrency=20, **quiet) as first,
-            running_server(dsn, name="second", concurrency=20, **quiet),
+            running_server(database, database_url=dsn, name="first", concurrency=20, **quiet) as first,
+            running_server(database, database_url=dsn, name="second", concurrency=20, **quiet),
         ):
             await wait_until(lambda: rows.value("select count(*) = 2 from queued_tasks.heartbeat"))
             await trial.add(300, 0.3)
@@ -59,8 +59,8 @@ async def test_a_server_behind_it_that_stood_still_for_less_than_its_lease_is_le
     async with bouncer(database) as dsn:
         quiet: dict[str, Any] = {"statement_cache": 0, "use_postgresql_notify": False}
         async with (
-            running_server(dsn, name="first", concurrency=20, **quiet) as first,
-            running_server(dsn, name="second", concurrency=20, **quiet),
+            running_server(database, database_url=dsn, name="first", concurrency=20, **quiet) as first,
+            running_server(database, database_url=dsn, name="second", concurrency=20, **quiet),
         ):
             await trial.add(200, 0.3)
             await trial.under_way(40)
