@@ -76,7 +76,7 @@ class World:
     """What calls are made of: the model before them, the lines as they stand, and what servers have done and seen.
 
     `stayed`: what is there after two calls at a time; a clear may overlook what is added or comes back meanwhile, a
-    prune what ends.
+    prune what ends and whose children are added.
     """
 
     model: QueueModel
@@ -102,6 +102,7 @@ def new_tasks(dice: Dice, model: QueueModel, *, most: int = 4) -> list[NewTask]:
                 auto_remove=dice.chance(3),
                 run_at=datetime.now(UTC) + timedelta(hours=1) if dice.chance(6) else None,
                 channel=dice.pick(["x", "x", "y"]),
+                key=dice.pick([None, None, "a", "b"]),
                 priority=dice.pick([0, 0, 5]),
                 executor=Executor.SYNC if dice.chance(5) else Executor.ASYNC,
             )
@@ -148,16 +149,24 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
         except LeaseLost:
             return None
 
+    def room(model: QueueModel, channel: str, most: int) -> int:
+        return int(max(min(model.room(channel, server), most), 0))
+
     def expected(model: QueueModel) -> list[UUID]:
         lined = [
-            (rank(lane), seq, id)
+            (rank(lane), seq, id, lane)
             for lane, seq, id in world.lines
             if seq > low(lane) and (all or kept >> lane.id % 6 & 1)
         ]
-        line = [id for _, _, id in sorted(lined)]
-        for start in range(0, len(line), limit):
-            if live := [id for id in line[start : start + limit] if id in model.tasks and not model.tasks[id].end]:
+        line = sorted(lined, key=lambda it: it[:2])
+        while line:
+            places = [[it for it in line if it[3].channel == channel] for channel in {it[3].channel for it in line}]
+            let = [it for its in places for it in islice(its, room(model, its[0][3].channel, len(its)))]
+            head = sorted(let, key=lambda it: it[:2])[:limit]
+            if live := [id for _, _, id, _ in head if id in model.tasks and not model.tasks[id].end]:
                 return live
+            passed = {it[3].id: it[1] for it in head}
+            line = [it for it in line if it[1] > passed.get(it[3].id, 0)] if head else []
         return []
 
     def follow(model: QueueModel, claimed: list[Claimed] | None) -> None:
@@ -165,7 +174,7 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
         if claimed is None:
             return
         in_order = [it.id for it in sorted(claimed, key=lambda it: it.seq)]
-        if model is world.model:
+        if model is world.model and not any(gate.key_cap for gate in model.gates.values()):
             equal("claimed", sorted(in_order), sorted(expected(model)))
         model.claim(server, lease, claimed, answered=answered)
 

@@ -70,6 +70,9 @@ select json_build_object(
     'inbox', (select json_agg(json_build_array(i.id, i.unique_key, i.cancel) order by i.seq) from queued_tasks.inbox i),
     'wishes', (select json_agg(json_build_array(i.id, i.kind)) from queued_tasks.interrupt i
                 where not exists (select from queued_tasks.result r where r.id = i.id)),
+    'gates', (select json_agg(json_build_array(g.channel, g.cap, g.per_server, g.key_cap, g.paused))
+                from queued_tasks.gate g),
+    'tokens', (select json_agg(k.id) from queued_tasks.token k),
     'held', (select json_agg(l.id) from queued_tasks.lease l),
     'leases', (select json_agg(json_build_array(r.id, r.server)) from queued_tasks.running r)
 )::text
@@ -84,6 +87,7 @@ delete from queued_tasks.task; delete from queued_tasks.ready; delete from queue
 delete from queued_tasks.lease; delete from queued_tasks.attempt; delete from queued_tasks.result;
 delete from queued_tasks.stopped; delete from queued_tasks.dependency; delete from queued_tasks.unique_task;
 delete from queued_tasks.tombstone; delete from queued_tasks.context; delete from queued_tasks.log;
+delete from queued_tasks.gate; delete from queued_tasks.gate_state; delete from queued_tasks.token;
 delete from queued_tasks.interrupt; delete from queued_tasks.inbox; delete from queued_tasks.heartbeat;
 delete from queued_tasks.server
 """
@@ -122,6 +126,12 @@ def compare(model: QueueModel, found: dict[str, Any], *, ordered: bool = True) -
     posted = posted_in(found)
     same("inbox", posted if ordered else {*posted}, model.inbox if ordered else {*model.inbox})
     same("wishes", {UUID(id): kind for id, kind in found["wishes"]}, model.wishes)
+    same(
+        "gates",
+        {channel: (*limits,) for channel, *limits in found["gates"]},
+        {it.channel: (it.cap, it.per_server, it.key_cap, it.paused) for it in model.gates.values()},
+    )
+    same("tokens", {UUID(id) for id in found["tokens"]}, model.counted())
     same("held leases", {UUID(id) for id in found["held"]}, {*model.leases})
     same(
         "leases",

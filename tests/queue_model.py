@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from queued_tasks.runtime.gates import Gate
 from queued_tasks.runtime.task import Claimed, Executor, NewTask, OnParentFailure, ServerId, Settled
 
 LaneName: TypeAlias = tuple[str, int, bool, bool]  # channel, priority, sync, again
@@ -30,6 +31,7 @@ class Kept:
     unique_key: str | None
     auto_remove: bool
     channel: str
+    key: str | None
     priority: int
     sync: bool
     later: bool  # its run_at is still to come
@@ -82,6 +84,7 @@ class QueueModel:
     removed: dict[UUID, None] = field(default_factory=dict)  # in the order in which they were added
     keys: dict[str, UUID] = field(default_factory=dict)
     inbox: list[Posted] = field(default_factory=list)
+    gates: dict[str, Gate] = field(default_factory=dict)
     leases: dict[UUID, Lease] = field(default_factory=dict)
     servers: list[ServerId] = field(default_factory=list)
     wishes: dict[UUID, str] = field(default_factory=dict)
@@ -203,11 +206,45 @@ class QueueModel:
             task.unique_key,
             task.auto_remove,
             task.channel,
+            task.key,
             task.priority,
             task.executor is Executor.SYNC,
             task.run_at is not None,
             place,
         )
+
+    # -- limits
+
+    def limit(self, gate: Gate) -> None:
+        self.gates.pop(gate.channel, None)
+        if gate.limits or gate.paused:
+            self.gates[gate.channel] = gate
+
+    def counted(self) -> set[UUID]:
+        """Which tasks have a token."""
+        return {task.id for task in self.tasks.values() if task.place == "leased" and task.channel in self.gates}
+
+    def room(self, channel: str, server: ServerId) -> float:
+        """How many more of a channel's tasks this server may run."""
+        gate = self.gates.get(channel)
+        if gate is None:
+            return math.inf
+        running = [task for task in self._running(channel) if not gate.per_server or self._server(task) == server]
+        return 0 if gate.paused else math.inf if gate.cap is None else gate.cap - len(running)
+
+    def _running(self, channel: str) -> list[Kept]:
+        return [task for task in self.tasks.values() if task.place == "leased" and task.channel == channel]
+
+    def _server(self, task: Kept) -> ServerId | None:
+        return self.leases[task.lease].server if task.lease else None
+
+    def _check_limits(self, channel: str, server: ServerId) -> None:
+        gate = self.gates[channel]
+        assert not gate.paused, f"{channel} is paused, and something was claimed"
+        assert self.room(channel, server) >= 0, f"more runs in {channel} than {gate.limits}"
+        keys = [task.key for task in self._running(channel) if task.key]
+        most = max(map(keys.count, keys), default=0)
+        assert gate.key_cap is None or most <= gate.key_cap, f"more runs of a key in {channel} than {gate.limits}"
 
     # -- running
 
@@ -222,6 +259,8 @@ class QueueModel:
             task.place, task.lease = "leased", lease
         if claimed:
             self.leases[lease] = Lease(server, {it.id for it in claimed})
+        for channel in self.gates.keys() & {self.tasks[it.id].channel for it in claimed}:
+            self._check_limits(channel, server)
         if answered:
             self.hands += [(server, it) for it in claimed]
         else:
@@ -238,6 +277,7 @@ class QueueModel:
         """What was lost, and how many may be claimed. `complaints`: which of them log an error with it."""
         held = {lease for lease in (*full, *part) if lease in self.leases and self.leases[lease].server == server}
         ours = [(end, self.tasks[end.id]) for end in ends if end.lease in held and self._holds(end)]
+        freed = len(self.counted() & {end.id for end, _ in ours})
         for end, task in ours:
             task.complained |= end.id in complaints
             self.recorded.add((end.id, end.attempt, server, end.outcome, end.delay is None))
@@ -258,7 +298,7 @@ class QueueModel:
             del self.leases[lease]
         gone = {(end.lease, end.id) for end in ends}
         self.hands = [(holder, it) for holder, it in self.hands if holder != server or (it.lease, it.id) not in gone]
-        return lost, lined
+        return lost, lined + freed
 
     def give_back(self, server: ServerId, claims: Collection[tuple[UUID, UUID]], full: Collection[UUID]) -> int:
         """How many may be claimed again, of these tasks in these leases."""
@@ -272,7 +312,8 @@ class QueueModel:
                 if lease in full or not held.ids:
                     del self.leases[lease]
         self.hands = [(holder, it) for holder, it in self.hands if holder != server or (it.lease, it.id) not in claims]
-        return self._go_on(server, [(id, 0) for id in back])
+        freed = len(self.counted() & {*back})
+        return freed + self._go_on(server, [(id, 0) for id in back])
 
     def drop_lease(self, server: ServerId, lease: UUID) -> None:
         held = self.leases.get(lease)
@@ -378,10 +419,10 @@ class QueueModel:
         self._let_go(orphans)
         return len(family)
 
-    def prune(self, spared: Collection[UUID] = ()) -> int:
-        """How many had ended, and were needed by no child."""
+    def prune(self, spared: Collection[UUID] = (), unseen: Collection[UUID] = ()) -> int:
+        """How many had ended, and were needed by no child but `unseen` ones."""
         ended = [task.id for task in self.tasks.values() if task.end and task.id not in spared]
-        over = [id for id in ended if all(child.end for child in self._children([id]))]
+        over = [id for id in ended if all(child.end or child.id in unseen for child in self._children([id]))]
         self._remove(over)
         return len(over)
 

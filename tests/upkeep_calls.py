@@ -31,7 +31,8 @@ def clear(dice: Dice, world: World) -> Call:
 
 def prune(dice: Dice, world: World) -> Call:
     def follow(model: QueueModel, count: int) -> None:
-        expected = model.prune(() if model is world.model else world.stayed)
+        added = model.tasks.keys() - world.model.tasks.keys()
+        expected = model.prune(() if model is world.model else world.stayed, added)
         assert model is not world.model or count == expected, f"pruned: {count}, not {expected}"
 
     return Call("prune", lambda store: store.upkeep.prune(-3600, 1000), follow)

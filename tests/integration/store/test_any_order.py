@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.store.lanes import Lane
 from queued_tasks.runtime.task import ServerId
+from tests import gate_calls as gates
 from tests import inbox_calls as inbox
 from tests import queue_calls as calls
 from tests import upkeep_calls as upkeep
@@ -43,11 +45,12 @@ KINDS = [
     *WORK * 3,
     *[calls.give_back, calls.drop_lease, calls.cancel, calls.stop, calls.resume, calls.rescue],
     *[inbox.post, inbox.promote_inbox, inbox.cancel_by_sql, inbox.cancel_posted],
-    *[upkeep.promote, upkeep.clear, upkeep.prune, upkeep.sweep],
+    *[upkeep.promote, upkeep.clear, upkeep.prune, upkeep.sweep, gates.limit, gates.swept],
 ]
 PAIRS = st.one_of(
     st.tuples(
-        st.sampled_from(WORK), st.sampled_from([calls.settle, calls.cancel, calls.rescue, calls.stop, upkeep.clear])
+        st.sampled_from(WORK),
+        st.sampled_from([calls.settle, calls.cancel, calls.rescue, calls.stop, upkeep.clear, calls.claim, gates.limit]),
     ),
     st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
 )
@@ -188,6 +191,10 @@ class AnyOrder(RuleBasedStateMachine):
     def keep_up(self, kind: Kind, rolls: bytes) -> None:
         self.make(kind, rolls)
 
+    @rule(rolls=ROLLS)
+    def limit(self, rolls: bytes) -> None:
+        self.make(gates.limit, rolls)
+
     @rule(which=st.integers(0, 5))
     def repeat(self, which: int) -> None:
         """A call whose answer was lost is made again, after whatever came meanwhile."""
@@ -216,7 +223,7 @@ class AnyOrder(RuleBasedStateMachine):
         """Let everything come to its end, unless something went wrong: nothing may be left."""
         if self.failed:
             return
-        for _ in range(100):
+        for _ in range(200):
             if not self.world.model.unfinished():
                 return
             self.finish()
@@ -229,6 +236,9 @@ class AnyOrder(RuleBasedStateMachine):
         for server, lease in model.doubtful:
             self.make(lambda *_, server=server, lease=lease: calls.dropped(server, lease), b"")
         model.doubtful.clear()
+        for gate in [it for it in model.gates.values() if it.paused or it.cap in (0, 1)]:
+            self.make(lambda *_, gate=gate: gates.limited(replace(gate, cap=2, paused=False)), b"")
+        self.make(gates.swept, b"")
         self.pass_time()
         self.make(upkeep.promote, b"")
         self.make(lambda *_: inbox.promoted_from_inbox(1000, self.world), b"")
