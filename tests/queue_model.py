@@ -238,11 +238,12 @@ class QueueModel:
     def _server(self, task: Kept) -> ServerId | None:
         return self.leases[task.lease].server if task.lease else None
 
-    def _check_limits(self, channel: str, server: ServerId) -> None:
+    def _check_limits(self, channel: str, server: ServerId, claimed: Collection[str | None]) -> None:
+        """Of the keys that were `claimed`: more of another may have run when the limit was set."""
         gate = self.gates[channel]
         assert not gate.paused, f"{channel} is paused, and something was claimed"
         assert self.room(channel, server) >= 0, f"more runs in {channel} than {gate.limits}"
-        keys = [task.key for task in self._running(channel) if task.key]
+        keys = [task.key for task in self._running(channel) if task.key and task.key in claimed]
         most = max(map(keys.count, keys), default=0)
         assert gate.key_cap is None or most <= gate.key_cap, f"more runs of a key in {channel} than {gate.limits}"
 
@@ -260,7 +261,7 @@ class QueueModel:
         if claimed:
             self.leases[lease] = Lease(server, {it.id for it in claimed})
         for channel in self.gates.keys() & {self.tasks[it.id].channel for it in claimed}:
-            self._check_limits(channel, server)
+            self._check_limits(channel, server, {self.tasks[it.id].key for it in claimed})
         if answered:
             self.hands += [(server, it) for it in claimed]
         else:
