@@ -303,8 +303,13 @@ class Actors:
         return Connections(links.settle, links.settle, links.claim, self._ear)
 
 
-async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
+StartActors = Callable[[Tree, Incarnation, Callable[[], None], Callable[[], None]], Actors]
+
+
+async def run_incarnation(our: Incarnation, draining: asyncio.Event, start: StartActors = Actors) -> None:
     """Join, work until `draining` is set, finish what runs within the grace, leave. Sets it when somebody wants that.
+
+    `start` makes the actors: scripts/simulate has other workers.
 
     Raises:
         ActorKeptFailing: an actor failed; with LeaseLost as its `error` when peers gave this server up.
@@ -330,7 +335,7 @@ async def run_incarnation(our: Incarnation, draining: asyncio.Event) -> None:
         logger.info("server {} joined ({})", identity.name, identity.id)
         gone = asyncio.Event()
         async with Tree(_on_exit) as tree:
-            actors = Actors(tree, our, draining.set, gone.set)
+            actors = start(tree, our, draining.set, gone.set)
             await draining.wait()
             grace = our.settings.shutdown_grace.total_seconds()
             logger.info("draining: what runs may finish within {:g} s", grace)

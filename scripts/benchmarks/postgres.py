@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ SETTINGS = {
 class Postgres:
     """A running cluster on 127.0.0.1, since not every peer takes a socket's path."""
 
-    def __init__(self, home: Path, owner: Account, port: int) -> None:
-        self._home, self._owner, self._port = home, owner, port
+    def __init__(self, home: Path, owner: Account, port: int, changes: Mapping[str, str]) -> None:
+        self._home, self._owner, self._port, self._changes = home, owner, port, changes
         self._programs = binaries().folder
 
     def dsn(self, database: str = "postgres") -> str:
@@ -115,7 +115,8 @@ class Postgres:
         self.tool(
             "initdb", "-D", str(cluster), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
         )
-        settings = {**SETTINGS, "listen_addresses": "'127.0.0.1'", "port": self._port, "unix_socket_directories": "''"}
+        address = {"listen_addresses": "'127.0.0.1'", "port": self._port, "unix_socket_directories": "''"}
+        settings = {**SETTINGS, **self._changes, **address}
         with (cluster / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
         self._control("start", "-l", str(cluster / "server.log"))
@@ -144,12 +145,15 @@ def cpu_of(process: psutil.Process) -> float:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server for the length of a `with` block, ended by SIGTERM and Ctrl-C, too. TMPDIR says on which disk."""
+def running_postgres(**changes: str) -> Iterator[Postgres]:
+    """A server for the length of a `with` block, ended by SIGTERM and Ctrl-C, too. TMPDIR says on which disk.
+
+    `changes`: settings that are not to be as in SETTINGS.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
     home = Path(tempfile.mkdtemp(prefix="queued-tasks-bench-"))
-    postgres = Postgres(home, account(home), _free_port())
+    postgres = Postgres(home, account(home), _free_port(), changes)
     try:
         postgres.start()
         yield postgres
