@@ -7,10 +7,14 @@ take. So neither the end of its session nor that of all sessions, when PostgreSQ
 what counts was seen after that.
 
 Time is the watcher's own, so that no jump of a clock makes anybody look dead.
+
+Among many servers each looks at the next few in the circle of their ids, or all looks together would cost the square of
+their number. When many die at once the circle closes over those that were rescued, and beats are heard of all.
 """
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +24,7 @@ from ..runtime.task import ServerId
 
 LOOK_EVERY = 0.5  # seconds
 LOOKS = 6  # in a row that find the lock free, with no beat between them
+WATCHED = 8  # peers whose locks one server looks at; each is looked at by as many
 GAP = 6.0  # seconds without news after which nothing is known of the time between
 
 
@@ -59,7 +64,10 @@ class Watch:
 
     def locks(self) -> dict[ServerId, int]:
         """The session locks to look at."""
-        return {id: it.peer.lock_key for id, it in self._suspects.items() if it.peer.lock_key is not None}
+        locks = {id: key for id, it in self._suspects.items() if (key := it.peer.lock_key) is not None}
+        ids = sorted(locks)
+        next_one = bisect(ids, self._own)
+        return {id: locks[id] for id in [*ids[next_one:], *ids[:next_one]][:WATCHED]}
 
     def look(self, free: Mapping[ServerId, datetime], now: float) -> None:
         """Which of these locks are free, and when their servers last beat; every LOOK_EVERY seconds."""

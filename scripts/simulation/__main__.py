@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from dataclasses import asdict
 
+import uvloop
 from loguru import logger
 
 from ..benchmarks.machine import machine
@@ -28,7 +28,7 @@ def main() -> None:
     logger.remove()
     most = max(asked.servers)
     with running_postgres(max_connections=str(CONNECTIONS * most + SPARE)) as postgres:
-        figures = asyncio.run(_compared(postgres, asked) if asked.compare else _measured(postgres, asked))
+        figures = uvloop.run(_compared(postgres, asked) if asked.compare else _measured(postgres, asked))
     if asked.json:
         print(json.dumps({"machine": machine(), "figures": figures}, indent=1))
 

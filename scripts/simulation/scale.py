@@ -16,7 +16,7 @@ DATABASE = "simulation"
 NAP = 1.0  # seconds that a task takes
 BATCHES = 2  # a second, each of one task per server
 NOTICED_WITHIN = 30.0  # seconds
-STATISTICS_LATE = 1.5  # seconds by which PostgreSQL may count a transaction too late: those of the start don't belong in
+STATISTICS_LATE = 1.5  # seconds by which PostgreSQL may be late to count: what the start has cost is not measured
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -9,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from queued_tasks.actors.keeper import BEAT_EVERY
-from queued_tasks.actors.watch import LOOK_EVERY, LOOKS, Watch
+from queued_tasks.actors.watch import LOOK_EVERY, LOOKS, WATCHED, Watch
 from queued_tasks.runtime.store.servers import Peer
 from queued_tasks.runtime.task import ServerId
 
@@ -183,3 +184,27 @@ def test_a_server_does_not_give_itself_up() -> None:
 
 def _self() -> Iterable[Peer]:
     return [Peer(OTHER, "self", "running", 100, 0, START, LOCK, 60.0)]
+
+
+def _looks_of_many(alive: Iterable[ServerId], there: Iterable[ServerId]) -> Counter[ServerId]:
+    """How many of those that are alive look at each server whose row is there."""
+    peers = [Peer(id, "peer", "running", 100, 0, START, LOCK, 0.0) for id in there]
+    looks: Counter[ServerId] = Counter()
+    for id in alive:
+        watch = Watch(id, TTL)
+        watch.hear(peers, 0.0)
+        looks.update(watch.locks().keys())
+    return looks
+
+
+def test_among_many_servers_each_is_looked_at_by_so_many() -> None:
+    ids = [ServerId(uuid4()) for _ in range(100)]
+    assert _looks_of_many(ids, ids) == dict.fromkeys(ids, WATCHED)
+
+
+def test_the_dead_are_looked_at_however_many_they_are() -> None:
+    dead, survivor = [ServerId(uuid4()) for _ in range(100)], ServerId(uuid4())
+    while dead:
+        seen = _looks_of_many([survivor], [survivor, *dead])
+        assert len(seen) == min(WATCHED, len(dead))
+        dead = [id for id in dead if id not in seen]
