@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -125,7 +125,7 @@ def _line(row: Row, server: Mapping[str, Json]) -> list[str | Text]:
         f"{load:.2f}" if isinstance(load, int | float) else "",
         f"{memory / 2**20:,.0f} MiB" if isinstance(memory, int | float) else "",
         server["version"],
-        ago(server["started_at"]).removesuffix(" ago"),
+        span(max((datetime.now(UTC) - server["started_at"]).total_seconds(), 0.0)),
         span(round(max(row["silent_for"], 0), 1)),
     ]
 
