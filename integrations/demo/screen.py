@@ -17,6 +17,7 @@ from .app import PAGES
 from .scene import Scene, Server
 
 _CHROME = 11  # lines of titles, borders and counts
+_LABEL = 10  # columns before what a line of the footer says
 _REPORTS = 3  # reports shown at most
 _RARE = ("cancelled", "stopped")  # states that are shown only when a task is in them
 
@@ -141,10 +142,11 @@ def _footer(scene: Scene, stage: Stage, width: int) -> list[Text]:
     lines = [("Join in", f"curl -X POST {stage.url}/reports")]
     if workers:
         lines.append(("Break it", f"kill -9 {workers[0]}   (a worker: what it ran is run again at once)"))
-    if width >= 100:
-        lines.append(("Look", f"{stage.environ} queued-tasks tasks list"))
+    look = f"{stage.environ} queued-tasks tasks list"
+    if len(look) <= width - _LABEL:  # half of a command is of no use
+        lines.append(("Look", look))
     return [
-        *(Text.assemble((f"{name:10}", "bold"), text, no_wrap=True, overflow="ellipsis") for name, text in lines),
+        *(Text.assemble((f"{name:{_LABEL}}", "bold"), text, no_wrap=True, overflow="ellipsis") for name, text in lines),
         Text("Ctrl-C ends the demo.", style="dim"),
     ]
 
