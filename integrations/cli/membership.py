@@ -28,7 +28,7 @@ _COLUMNS = (
     Column("WORKERS", right=True),
     Column("BUSY/FREE", right=True),
     Column("TAKEN", right=True, spare=2),
-    Column("DONE/MIN", right=True, spare=1),
+    Column("DONE", right=True, spare=1),
     Column("LOAD", right=True, spare=4),
     Column("MEMORY", right=True, spare=3),
     Column("VERSION", spare=5),

@@ -47,9 +47,9 @@ async def test_a_hundred_columns_show_all_but_the_id(database: str, rows: Rows) 
     details = {"kinds": KINDS, "load": 0.5, "memory": 100 * 2**20, "claimed_per_minute": 90, "settled_per_minute": 85}
     await rows.serve(details=details)
     head, line = (await queued_tasks("servers", database=database, COLUMNS="100")).out.splitlines()
-    titles = "NAME HOST STATE WORKERS BUSY/FREE TAKEN DONE/MIN LOAD MEMORY VERSION UP BEAT"
+    titles = "NAME HOST STATE WORKERS BUSY/FREE TAKEN DONE LOAD MEMORY VERSION UP BEAT"
     assert head.split() == titles.split()
-    assert "running  2 + 1 sync      3/197     90        85  0.50  100 MiB  0.1.0" in line
+    assert "running  2 + 1 sync      3/197     90    85  0.50  100 MiB  0.1.0" in line
 
 
 async def test_a_lost_server_is_marked_and_shows_when_it_was_heard_of_last(database: str, rows: Rows) -> None:
