@@ -18,6 +18,10 @@ AT_ONCE = 10  # servers that start together
 PATIENCE = 60.0  # seconds
 
 
+class TooMany(Exception):
+    """The simulation can't keep up with itself; that says nothing of PostgreSQL."""
+
+
 class Cluster:
     """The servers on one database. `runs`: every task that has run."""
 
@@ -71,7 +75,7 @@ async def _until(is_so: Callable[[], bool], what: str) -> None:
     pause, deadline = 0.001, time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"After {PATIENCE:g} s {what}: so many servers are too many for this machine.")
+            raise TooMany(f"after {PATIENCE:g} s {what}: so many servers in one process are too many for this machine")
         await asyncio.sleep(pause)
         pause = min(1.5 * pause, 0.02)
 
