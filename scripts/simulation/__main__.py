@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from dataclasses import asdict
@@ -30,6 +31,7 @@ def main() -> None:
     """
     asked = _parser().parse_args()
     logger.remove()
+    gc.disable()  # a look through the memory of so many servers would stop them all at once
     most = max(asked.servers)
     try:
         with running_postgres(max_connections=str(CONNECTIONS * most + SPARE)) as postgres:
