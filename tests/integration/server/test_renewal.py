@@ -64,8 +64,9 @@ async def test_the_standby_takes_over_from_a_worker_that_is_replaced(
 ) -> None:
     async with _server_of(tmp_path, database, max_tasks_per_worker=1) as server:
         await wait_until(lambda: marks(tmp_path, "imported") == 2)
+        both = {worker.pid for worker in server.workers()}
         old = await tasks.add_task(work.pid).wait(LIMIT)
-        (standby,) = [worker.pid for worker in server.workers() if worker.pid != old]
+        (standby,) = both - {old}
         seen = [old]
 
         async def replaced() -> bool:
