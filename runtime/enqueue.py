@@ -153,7 +153,7 @@ def as_added(task: NewTask, id: UUID) -> Task:
 
 
 def family_of(parent: object) -> tuple[tuple[UUID, Entry], ...]:
-    """Which of the parents given as `parent` may not be written yet, each with the id that it has for now."""
+    """Which of the parents given as `parent` may not be written yet, each with the id that it has until then."""
     given = parent if isinstance(parent, Sequence) else (parent,)
     return tuple((ref.id, ref.entry) for ref in given if isinstance(ref, Ref) and not _stands(ref))
 

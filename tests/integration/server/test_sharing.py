@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from queued_tasks import QueuedTasks, TaskRef, TaskSpec
@@ -60,6 +60,17 @@ async def takers(rows: Rows, refs: Sequence[TaskRef]) -> Counter[str]:
 ROUNDS = 6  # a share is an offer for a moment: on a busy machine the other one may come too late for it
 
 
+async def share(rows: Rows, add: Callable[[], Awaitable[Sequence[TaskRef]]], name: str) -> None:
+    """Add tasks until the server of this name takes its part of them: about five."""
+    await meet(rows, 2)
+    for _ in range(ROUNDS):
+        taken = await takers(rows, await add())
+        if 4 <= taken[name] <= 6:
+            return
+        await over(rows)
+    raise AssertionError(f"never shared: {taken}")
+
+
 async def test_ten_long_tasks_in_one_batch_are_five_for_each_of_two(
     database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
@@ -67,31 +78,20 @@ async def test_ten_long_tasks_in_one_batch_are_five_for_each_of_two(
         running_server(database, name="one", concurrency=10),
         running_server(database, name="two", concurrency=10),
     ):
-        await meet(rows, 2)
-        for _ in range(ROUNDS):
-            refs = await tasks.add_tasks([task(tmp_path) for _ in range(10)])
-            taken = await takers(rows, refs)
-            if 4 <= taken["one"] <= 6:
-                return
-            await over(rows)
-    raise AssertionError(f"never shared: {taken}")
+        await share(rows, lambda: tasks.add_tasks([task(tmp_path) for _ in range(10)]), "one")
 
 
 async def test_ten_single_enqueues_are_shared_as_well(
     database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
+    async def one_by_one() -> list[TaskRef]:
+        return [(await tasks.add_tasks([task(tmp_path)]))[0] for _ in range(10)]
+
     async with (
         running_server(database, name="one", concurrency=10),
         running_server(database, name="two", concurrency=10),
     ):
-        await meet(rows, 2)
-        for _ in range(ROUNDS):
-            refs = [(await tasks.add_tasks([task(tmp_path)]))[0] for _ in range(10)]
-            taken = await takers(rows, refs)
-            if 4 <= taken["one"] <= 6:
-                return
-            await over(rows)
-    raise AssertionError(f"never shared: {taken}")
+        await share(rows, one_by_one, "one")
 
 
 async def test_twice_the_slots_take_twice_as_much(
@@ -101,13 +101,7 @@ async def test_twice_the_slots_take_twice_as_much(
         running_server(database, name="large", concurrency=20),
         running_server(database, name="small", concurrency=10),
     ):
-        await meet(rows, 2)
-        for _ in range(ROUNDS):
-            taken = await takers(rows, await tasks.add_tasks([task(tmp_path) for _ in range(15)]))
-            if 4 <= taken["small"] <= 6:
-                return
-            await over(rows)
-    raise AssertionError(f"never shared: {taken}")
+        await share(rows, lambda: tasks.add_tasks([task(tmp_path) for _ in range(15)]), "small")
 
 
 async def test_a_big_backlog_fills_all(database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path) -> None:
