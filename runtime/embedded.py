@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from .embedded_guard import ENVIRONMENT
-from .embedded_home import Account, Binaries, account, binaries, claim, data_home, socket_folder
+from .embedded_home import GATE, Account, Binaries, account, binaries, claim, data_home, socket_folder
 from .errors import ConfigurationError
 
 __all__ = ["data_home", "start"]
@@ -54,7 +54,7 @@ def start(home: Path | None = None) -> str:
 def _join(home: Path) -> str:
     programs = binaries()
     claim(home)
-    gate = _open_lock(home / "gate.lock")
+    gate = _open_lock(home / GATE)
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)
         users = _open_lock(home / "users.lock")

@@ -27,6 +27,7 @@ from .errors import ConfigurationError
 
 SYSTEM_FOLDER = Path("/var/lib/queued-tasks")
 SYSTEM_USER = "queued-tasks"
+GATE = "gate.lock"  # the file in each home whose lock admits one starter
 
 # A folder that a socket's address can hold (104 bytes on macOS), and that needs no quoting in a DSN or a shell.
 _ADDRESSABLE = re.compile(r"[A-Za-z0-9/._-]{1,88}")
@@ -80,7 +81,7 @@ def claim(home: Path) -> None:
     Raises:
         ConfigurationError: it is not; nothing was touched.
     """
-    _make(home, 0o700)
+    _make(home, 0o700, holding=GATE)
     state = home.lstat()
     if not stat.S_ISDIR(state.st_mode):
         wrong = "is a link or a file"
@@ -95,21 +96,30 @@ def claim(home: Path) -> None:
     )
 
 
-def _make(folder: Path, mode: int) -> None:
-    """Make `folder` and what is missing above it.
+def _make(folder: Path, mode: int, *, holding: str | None = None) -> None:
+    """Make `folder`, with an empty file in it that is called `holding`, and what is missing above it.
 
     Each appears by a rename, complete with its mode: a folder that was passable only a moment later would send a
-    process that looks in between to another home.
+    process that looks in between to another home. The file is for those that are second: their rename would put
+    another folder in the place of an empty one, and whoever had opened that would hold locks that nobody else sees.
     """
-    if os.path.lexists(folder):
-        return
-    _make(folder.parent, 0o700 if os.geteuid() else 0o711)
-    fresh = Path(tempfile.mkdtemp(prefix=".queued-tasks-", dir=folder.parent))
-    fresh.chmod(mode)
-    try:
-        fresh.rename(folder)
-    except OSError:  # another process was first
-        fresh.rmdir()
+    while not os.path.lexists(folder):
+        _make(folder.parent, 0o700 if os.geteuid() else 0o711)
+        try:
+            fresh = Path(tempfile.mkdtemp(prefix=".queued-tasks-", dir=folder.parent))
+        except FileNotFoundError:
+            if folder.parent.is_dir():  # in this moment somebody put another empty one in its place
+                continue
+            raise
+        fresh.chmod(mode)
+        if holding:
+            (fresh / holding).touch(0o600)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            shutil.rmtree(fresh)
+            if not os.path.lexists(folder):  # else another process was first
+                raise
 
 
 def _passable(folder: Path) -> bool:
@@ -178,7 +188,7 @@ def _add_user() -> Account | None:
 @contextmanager
 def _system_lock() -> Iterator[None]:
     """Let one process of root change what all homes share. Other users can't open the folder, so can't hold it up."""
-    _make(SYSTEM_FOLDER, 0o711)
+    _make(SYSTEM_FOLDER, 0o711, holding=GATE)
     claim(SYSTEM_FOLDER)
     folder = os.open(SYSTEM_FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:

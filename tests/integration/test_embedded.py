@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 
 from queued_tasks.runtime.embedded import data_home, start
-from queued_tasks.runtime.embedded_home import SYSTEM_FOLDER
+from queued_tasks.runtime.embedded_home import SYSTEM_FOLDER, claim
 from queued_tasks.runtime.errors import ConfigurationError
 from tests.embedded_users import REPOSITORY, STAY, Users, ask, failure, guards, said, sockets
 from tests.waiting import wait_until
@@ -80,6 +80,27 @@ def test_a_first_start_gives_a_server_that_answers(users: Users, empty: Path) ->
 def test_eight_processes_at_once_on_an_empty_folder_share_one_server(users: Users, empty: Path) -> None:
     launched = [users.launch(empty) for _ in range(8)]
     assert len({users.server(users.dsn(user)) for user in launched}) == 1
+
+
+def test_whoever_is_second_to_make_a_home_leaves_the_first_ones_alone(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that find no home both make one; the first has opened its own by the time the second puts its in place."""
+    firsts: list[os.stat_result] = []
+    make = tempfile.mkdtemp
+
+    def outrun(prefix: str, dir: Path) -> str:  # noqa: A002  # the name that tempfile gave it
+        fresh = make(prefix=prefix, dir=dir)
+        monkeypatch.setattr(tempfile, "mkdtemp", make)
+        claim(empty)
+        firsts.append(empty.stat())
+        return fresh
+
+    empty.parent.mkdir(0o711)
+    monkeypatch.setattr(tempfile, "mkdtemp", outrun)
+    claim(empty)
+    assert os.path.samestat(firsts[0], empty.stat())
+    assert [path.name for path in empty.parent.iterdir()] == ["home"], "nothing is left of the other one"
 
 
 def test_a_kill_amid_the_first_start_leaves_a_clean_second_one(users: Users, empty: Path) -> None:
