@@ -229,7 +229,7 @@ class QueuedTasks:
         Raises:
             InvalidTask: it is nothing of these.
         """
-        from .posting import post_over  # only now: a worker that never needs it is smaller
+        from .connections import post_over  # only now: a worker that never needs it is smaller
 
         self._outbox.check_open()
         wait = None if self.block is None or runs_loop() else partial(self.block, own_code=True)

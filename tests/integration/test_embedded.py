@@ -89,7 +89,7 @@ def test_whoever_is_second_to_make_a_home_leaves_the_first_ones_alone(
     firsts: list[os.stat_result] = []
     make = tempfile.mkdtemp
 
-    def outrun(prefix: str, dir: Path) -> str:  # noqa: A002  # the name that tempfile gave it
+    def outrun(prefix: str, dir: Path) -> str:  # the name that tempfile gave it
         fresh = make(prefix=prefix, dir=dir)
         monkeypatch.setattr(tempfile, "mkdtemp", make)
         claim(empty)

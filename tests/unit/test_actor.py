@@ -500,7 +500,7 @@ async def test_a_stopped_actor_leaves_no_timer_behind() -> None:
 
     class Clock(Actor[Tick]):
         async def receive(self, message: Tick) -> None:
-            raise AssertionError("nobody tells it anything")
+            raise AssertionError(f"nobody tells it anything, but: {message}")
 
     tick = Tick()
     kept = weakref.ref(tick)

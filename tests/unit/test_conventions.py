@@ -45,6 +45,17 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module
 
 
+def loaded_by_name(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The line and the module of each import by a function, where the name stands in the code."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield node.lineno, name
+
+
 def docstrings(tree: ast.Module) -> set[int]:
     """The identities of the constants that stand alone as a statement, which docstrings do."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -70,6 +81,18 @@ def test_modules_of_the_three_folders_import_each_other_relatively() -> None:
     own = {"queued_tasks", *FOLDERS}
     found = [(path, line, name) for path in MODULES for line, name in imports(parse(path))]
     assert [place(*entry) for entry in found if entry[2].split(".")[0] in own] == []
+
+
+def test_no_import_hides_from_the_check_of_layers_in_a_string() -> None:
+    found = [(path, line, name) for path in MODULES for line, name in loaded_by_name(parse(path))]
+    assert [place(*entry) for entry in found] == []
+
+
+@pytest.mark.parametrize(
+    "code", ["import_module('..x', __package__)", "importlib.import_module('x')", "__import__('x')"]
+)
+def test_a_module_that_is_loaded_by_its_name_is_found(code: str) -> None:
+    assert [line for line, _ in loaded_by_name(ast.parse(code))] == [1]
 
 
 def test_asyncpg_is_imported_in_the_store_alone() -> None:

@@ -31,6 +31,15 @@ def test_the_import_alone_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_what_takes_connections_of_the_user_needs_none_of_their_drivers() -> None:
+    code = (
+        "import sys; sys.modules.update({'sqlalchemy': None, 'psycopg': None});"
+        "from queued_tasks.runtime.connections import post_over; print(callable(post_over))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_the_decorator_is_not_hidden_by_the_module_of_the_same_name() -> None:
     code = "import queued_tasks.runtime.task, queued_tasks; print(callable(queued_tasks.task))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from ..runtime.backend import Backend
-from ..runtime.errors import InvalidState
-from ..runtime.outbox import Entry, Outbox
-from ..runtime.posting import ImmediatePostbox, Postbox
+from .backend import Backend
+from .errors import InvalidState
+from .outbox import Entry, Outbox
+from .posting import ImmediatePostbox, Postbox
 
 Wait = Callable[..., Any]
 
