@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .output import complain, visible
+from ..words import visible
+from .output import complain
 
 
 def confirm(question: str) -> bool:

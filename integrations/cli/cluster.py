@@ -12,9 +12,10 @@ from ...runtime.errors import DatabaseUnavailable, SchemaOutdated
 from ...runtime.settings import Settings
 from ...runtime.store.overview import Overview, overview
 from ...runtime.task import Json
+from ..words import plural, span, state, visible
 from .desk import desk
 from .membership import GONE, errors_of, server_row
-from .output import Column, complain, document, facts, plural, say, span, state, table, visible
+from .output import Column, complain, document, facts, say, table
 
 UNHEALTHY = 3
 

@@ -9,10 +9,11 @@ from ...runtime.announce import Announcer, wake_topic
 from ...runtime.store.link import Row
 from ...runtime.store.servers import Intent, ServerStore
 from ...runtime.task import ServerId
+from ..words import plural, span
 from .ask import confirm
 from .desk import Desk, desk
 from .membership import GONE, state_of
-from .output import complain, plural, say, span
+from .output import complain, say
 
 _LOOK_EVERY = 0.5  # seconds
 _SHOWN = 5  # tasks that still run, by their names

@@ -26,7 +26,8 @@ from ..child import ChildServer
 from ..demo.scene import Observer, Scene
 from ..demo.screen import Stage, draw, headline, said
 from ..demo.traffic import Traffic
-from .output import plural, say
+from ..words import plural
+from .output import say
 from .serve import require_uvicorn
 
 _PACKAGE = (__package__ or "").removesuffix(".cli") + ".demo"

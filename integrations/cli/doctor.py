@@ -17,11 +17,12 @@ from ...runtime.store.link import Link
 from ...runtime.store.overview import overview
 from ...runtime.store.reads import Reads
 from ...runtime.store.schedules import ScheduleStore
+from ..words import plural, visible
 from . import findings
 from .findings import Finding, Level
 from .listening import of_listening
 from .membership import GONE, state_of
-from .output import document, plural, say, visible
+from .output import document, say
 
 UNHEALTHY = 3
 

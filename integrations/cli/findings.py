@@ -15,8 +15,8 @@ from ...runtime.gates import Gate, parse_gates
 from ...runtime.store.link import Row
 from ...runtime.store.schedules import ScheduleRow
 from ...runtime.task import Json
+from ..words import ago, plural, span
 from .membership import GONE, details_of, state_of
-from .output import ago, plural, span
 
 OLDEST = 150_000  # PostgreSQL 15, as server_version_num
 CLOCK = 10.0  # seconds that clocks may differ

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.text import Text
 
 from ...runtime.errors import DatabaseUnavailable
-from .output import console, visible
+from ..words import visible
+from .output import console
 
 Draw: TypeAlias = Callable[[int, int], Awaitable[RenderableType]]  # width and height
 

@@ -13,9 +13,10 @@ from rich.text import Text
 from ...runtime.intake import Intake
 from ...runtime.store.link import Row
 from ...runtime.task import Json
+from ..words import ago, span, state, visible
 from .desk import Desk, desk
 from .live import live
-from .output import Column, ago, console, document, grid, span, state, visible
+from .output import Column, console, document, grid
 
 GONE = ("lost", "stopped")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...runtime.store.inquiry import MOST_AHEAD, Inquiry, Parent, Place, Run, Taker
 from ...runtime.task import Json, Task, TaskState
-from .output import ago, plural, span
+from ..words import ago, plural, span
 
 _CURES = {
     "InvalidTask": "Correct the function's name, or allow its module with QUEUE_ALLOWED_MODULES; "

@@ -20,8 +20,9 @@ from ...runtime.schedule import ScheduleSpec, declared_schedules
 from ...runtime.settings import Settings
 from ...runtime.store.schedules import ScheduleRow, ScheduleStore
 from ...runtime.task import TaskSpec
+from ..words import ago
 from .desk import desk
-from .output import Column, ago, complain, document, say, table
+from .output import Column, complain, document, say, table
 from .serve import app_folder, find_app
 
 _COLUMNS = (

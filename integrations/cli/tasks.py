@@ -15,9 +15,10 @@ from ...runtime.backend import not_found
 from ...runtime.errors import InvalidState, TaskNotFound
 from ...runtime.store.reads import Reads
 from ...runtime.task import Json, Task, TaskLog, TaskState
+from ..words import ago, plural, span, state, visible
 from .ask import confirm
 from .desk import desk
-from .output import Column, ago, complain, document, facts, plural, say, span, state, table, visible
+from .output import Column, complain, document, facts, say, table
 
 if TYPE_CHECKING:
     from ...runtime.client import QueuedTasks

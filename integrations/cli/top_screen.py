@@ -12,9 +12,10 @@ from rich.text import Text
 from ...runtime.store.gates import ChannelRow
 from ...runtime.store.link import Row
 from ...runtime.store.overview import Overview
+from ..words import plural, span, state, visible
 from .channels import channel_state
 from .membership import GONE, servers_grid, state_of
-from .output import Column, grid, plural, span, state, visible
+from .output import Column, grid
 
 _CHANNELS = (
     Column("CHANNEL", gives=True),

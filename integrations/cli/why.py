@@ -8,8 +8,9 @@ from rich.text import Text
 
 from ...runtime.errors import TaskNotFound
 from ...runtime.store.inquiry import inquire
+from ..words import state, visible
 from .desk import desk
-from .output import document, say, state, visible
+from .output import document, say
 from .reasons import reason
 
 

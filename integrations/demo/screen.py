@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...runtime.task import Task, TaskState
-from ..cli.output import plural, span, state
+from ..words import plural, span, state
 from .app import PAGES
 from .scene import Scene, Server
 
