@@ -205,18 +205,18 @@ class QueuedTasks:
         Like all graphs they are written together, in one round trip: soon, as by `add_task`, or at once by `await` of
         what returns. When one of them fails, those behind it do not run. `parent` of a spec comes on top.
         """
-        return chain(self, specs)
+        return chain(self._add, specs)
 
     def group(self, *specs: TaskSpec) -> TaskRefs:
         """Add tasks that run side by side. See `chain`."""
-        return group(self, specs)
+        return group(self._add, specs)
 
     def chord(self, specs: Iterable[TaskSpec], callback: TaskSpec) -> TaskRefs:
         """Add tasks that run side by side, and one that runs when all of them are done: the last of what returns.
 
         It reads their results, in their order, with `get_parent_results()`. See `chain`.
         """
-        return chord(self, specs, callback)
+        return chord(self._add, specs, callback)
 
     def on(self, connection: object) -> QueuedTasks:
         """The handle for tasks in a transaction of your own: they commit, or roll back, with what else you do in it.

@@ -15,7 +15,7 @@ from . import wire
 from .lifecycle import Why
 
 if TYPE_CHECKING:
-    from .context import Context
+    from .nested import Context
     from .outbox import Outbox
 
 T = TypeVar("T")

@@ -18,10 +18,10 @@ from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .hooks import on_post_run, on_pre_run
 from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, own_word, refused
-from .logging import formatted
 from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
 from .task import NewTask
+from .traces import formatted
 
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 

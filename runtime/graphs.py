@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from .errors import InvalidTask
 from .refs import TaskRef
 from .task import TaskSpec
 
-if TYPE_CHECKING:
-    from .client import QueuedTasks
+# adds a task, from its function, arguments, keyword arguments and options
+Add: TypeAlias = Callable[
+    [Callable[..., object], Sequence[object], Mapping[str, object], Mapping[str, object]], TaskRef
+]
 
 
 class TaskRefs(list[TaskRef]):
@@ -25,24 +27,24 @@ class TaskRefs(list[TaskRef]):
         return self
 
 
-def chain(tasks: QueuedTasks, specs: Iterable[TaskSpec]) -> TaskRefs:
+def chain(add: Add, specs: Iterable[TaskSpec]) -> TaskRefs:
     """See `QueuedTasks.chain`."""
     refs = TaskRefs()
     for spec in _checked("chain", specs):
-        refs.append(_add(tasks, spec, refs[-1:]))
+        refs.append(_added(add, spec, refs[-1:]))
     return refs
 
 
-def group(tasks: QueuedTasks, specs: Iterable[TaskSpec]) -> TaskRefs:
+def group(add: Add, specs: Iterable[TaskSpec]) -> TaskRefs:
     """See `QueuedTasks.group`."""
-    return TaskRefs(_add(tasks, spec, []) for spec in _checked("group", specs))
+    return TaskRefs(_added(add, spec, []) for spec in _checked("group", specs))
 
 
-def chord(tasks: QueuedTasks, specs: Iterable[TaskSpec], callback: TaskSpec) -> TaskRefs:
+def chord(add: Add, specs: Iterable[TaskSpec], callback: TaskSpec) -> TaskRefs:
     """See `QueuedTasks.chord`."""
     *header, last = _checked("chord", [*specs, callback])
-    refs = group(tasks, header)
-    refs.append(_add(tasks, last, refs[:]))
+    refs = group(add, header)
+    refs.append(_added(add, last, refs[:]))
     return refs
 
 
@@ -57,9 +59,9 @@ def _checked(verb: str, specs: Iterable[TaskSpec]) -> list[TaskSpec]:
     return [checked(verb, spec) for spec in specs]
 
 
-def _add(tasks: QueuedTasks, spec: TaskSpec, before: list[TaskRef]) -> TaskRef:
+def _added(add: Add, spec: TaskSpec, before: list[TaskRef]) -> TaskRef:
     """Add the task of `spec` behind those of `before` and behind the parents of its own."""
     given = spec.options.get("parent")
     own = [] if given is None else [given] if not isinstance(given, list | tuple) else [*given]
     options = {**spec.options, "parent": [*before, *own]} if before else spec.options
-    return tasks._add(spec.func, spec.args, spec.kwargs, options)
+    return add(spec.func, spec.args, spec.kwargs, options)

@@ -13,8 +13,8 @@ from uuid import UUID
 from loguru import logger
 
 from .errors import InvalidTask
-from .logging import formatted
 from .task import Json, NewTask
+from .traces import formatted
 
 Hook: TypeAlias = Callable[..., object]
 H = TypeVar("H", bound=Hook)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from threading import Lock
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger as loguru_logger
@@ -19,13 +17,13 @@ from loguru import logger as loguru_logger
 from . import wire
 from .current import get_running
 from .lifecycle import storable
+from .traces import LONGEST_TRACEBACK, formatted
 
 if TYPE_CHECKING:
     from loguru import Message, Record
 
 MOST_LINES: Final = 10_000
 MOST_TEXT: Final = 16 * 1024 * 1024  # characters, in all lines
-LONGEST_TRACEBACK: Final = 64 * 1024  # characters
 
 _LONGEST_MESSAGE: Final = 16 * 1024
 _LINES_A_FRAME: Final = 200
@@ -160,19 +158,6 @@ class _Handler(logging.Handler):
 
 
 _captures: list[Capture] = []
-
-
-def formatted(
-    kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
-) -> str | None:
-    """A traceback as text, bounded and storable; None for no exception."""
-    if error is None:
-        return None
-    try:
-        text = "".join(traceback.format_exception(kind, error, frames))
-    except Exception as broken:
-        text = f"{type(error).__name__} (its traceback can't be had: {type(broken).__name__})"
-    return storable(text, LONGEST_TRACEBACK)
 
 
 def _open(own: logging.Logger) -> None:

@@ -20,8 +20,8 @@ from . import hooks
 from .codec import encode_json
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create
-from .logging import formatted
 from .task import NewTask
+from .traces import formatted
 
 PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
 LIMIT = 100_000  # tasks that one outbox keeps

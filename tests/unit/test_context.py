@@ -11,10 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from queued_tasks.runtime import context as contexts
-from queued_tasks.runtime import wire
+from queued_tasks.runtime import nested, wire
 from queued_tasks.runtime.context import (
-    Context,
     clear_context,
     get_context,
     get_full_context,
@@ -23,6 +21,7 @@ from queued_tasks.runtime.context import (
 )
 from queued_tasks.runtime.current import Running, Workplace, get_current_task, running_here
 from queued_tasks.runtime.errors import InvalidState, QueuedTasksError, SerializationError
+from queued_tasks.runtime.nested import Context
 
 ID = UUID(int=5)
 
@@ -222,7 +221,7 @@ def test_what_outlives_its_attempt_is_outside_of_it(running: Running) -> None:
 
 
 def test_a_context_that_grows_too_large_is_refused_and_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts, "MAX_CONTEXT", 100)
+    monkeypatch.setattr(nested, "MAX_CONTEXT", 100)
     monkeypatch.setattr("queued_tasks.runtime.codec.MAX_RESULT_BYTES", 100)
     context = Context()
     context.set("a", "x" * 60)
