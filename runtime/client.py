@@ -194,8 +194,7 @@ class QueuedTasks:
         batch = self._outbox.batch()
         specs = [checked("add_tasks", item) for item in items]
         entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in specs]
-        for entry in entries:
-            batch.add(entry)
+        batch.add(*entries)
         await batch.flush()
         return [TaskRef(entry, self.backend) for entry in entries]
 

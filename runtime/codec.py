@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from inspect import Parameter
 from types import MethodType, UnionType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from pydantic_core import ErrorDetails, SchemaSerializer, SchemaValidator, ValidationError, core_schema, from_json
@@ -23,6 +23,7 @@ from .flaws import (
     holds_nan,
     holds_secret,
     is_readable,
+    is_sound,
     may_be_flawed,
     odd_key,
     reason_of,
@@ -34,31 +35,19 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 _PLAIN = SchemaSerializer(core_schema.any_schema(), CONFIG)
 _ABSENT = object()
+Encoder: TypeAlias = Callable[[Sequence[object], Mapping[str, object]], tuple[str, str | None]]
+
 _BY_WHOM = "by hand, or for another version of the function"
 
 
-def encode_arguments(
-    func: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
-) -> tuple[str, str | None]:
-    """The positional arguments as a JSON array, the keyword arguments as a JSON object (None when there are none).
+def encoder_of(func: Callable[..., object]) -> Encoder:
+    """What makes of positional arguments for `func` a JSON array, of keyword arguments an object, of no keywords None.
 
     Defaults are not stored. What it returns is accepted by PostgreSQL's json and jsonb, and `decode_arguments` gives
-    the same values back, as far as the annotations tell their types.
-
-    Raises:
-        InvalidTask: the function can't be called like this.
-        SerializationError: a value doesn't fit its annotation, or can't be kept; the text names the argument.
+    the same values back, as far as the annotations tell their types. It raises InvalidTask when the function can't be
+    called like this, SerializationError when a value doesn't fit its annotation, or can't be kept; the text names it.
     """
-    codec = _codec_of(func)
-    if kwargs or not codec.least <= len(args) <= codec.most:
-        misfit = codec.misfit(len(args), kwargs)
-        if misfit:
-            raise InvalidTask(f"{codec.name}() can't be called like this: {misfit}")
-    text = codec.positional.encode(tuple(args))
-    named = codec.named.encode(dict(kwargs)) if kwargs else None
-    if len(text) + len(named or b"") > MAX_ARGUMENT_BYTES:
-        raise SerializationError(_too_large(codec, text, named))
-    return text.decode(), None if named is None else named.decode()
+    return _codec_of(func).encode
 
 
 def decode_arguments(
@@ -137,12 +126,8 @@ class _Side:
             text = self._serializer.to_json(values, by_alias=False, round_trip=True, warnings=False)
         except (ValueError, RecursionError) as error:
             raise SerializationError(self._unserializable(values, error)) from None
-        if not is_readable(text):
-            raise SerializationError(self._unreadable(values))
-        # A model writes its NaN as null: only the values themselves still tell.
-        hidden = self._may_hide_nan and b"null" in text and holds_nan(self._dump(values))
-        if hidden or may_be_flawed(text) or MASK in text:
-            self._look_inside(values, text)
+        if not is_sound(text) or (self._may_hide_nan and b"null" in text):
+            self._examine(values, text)
         if self._tried:
             self._try(values, text)
         return text
@@ -156,6 +141,14 @@ class _Side:
     def largest(self, text: bytes) -> tuple[int, str]:
         """The bytes of the largest argument, and what it is called."""
         return max((len(_PLAIN.to_json(value)), self._name(at)) for at, value in _items(from_json(text)))
+
+    def _examine(self, values: Any, text: bytes) -> None:
+        if not is_readable(text):
+            raise SerializationError(self._unreadable(values))
+        # A model writes its NaN as null: only the values themselves still tell.
+        hidden = self._may_hide_nan and b"null" in text and holds_nan(self._dump(values))
+        if hidden or may_be_flawed(text) or MASK in text:
+            self._look_inside(values, text)
 
     def _look_inside(self, values: Any, text: bytes) -> None:
         for at, value in (*_items(from_json(text)), *_items(self._dump(values))):
@@ -267,6 +260,18 @@ class _Codec:
         )
         self.positional = _Side(self.name, "arguments", sharing(shared, positional), at_index)
         self.named = _Side(self.name, "keyword arguments", sharing(shared, named), at_name)
+
+    def encode(self, args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[str, str | None]:
+        """See `encoder_of`."""
+        if kwargs or not self.least <= len(args) <= self.most:
+            misfit = self.misfit(len(args), kwargs)
+            if misfit:
+                raise InvalidTask(f"{self.name}() can't be called like this: {misfit}")
+        text = self.positional.encode(tuple(args))
+        named = self.named.encode(dict(kwargs)) if kwargs else None
+        if len(text) + len(named or b"") > MAX_ARGUMENT_BYTES:
+            raise SerializationError(_too_large(self, text, named))
+        return text.decode(), None if named is None else named.decode()
 
     def misfit(self, count: int, names: Collection[str]) -> str | None:
         """Why it can't be called with `count` positional arguments and these keywords; None when it can."""

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from msgspec.structs import replace
 from pydantic import SecretStr
-from uuid_utils.compat import uuid7
 
 from .announce import Announcer, wake_topic
 from .backend import End, not_found
 from .database import prepare, with_key
 from .ear import Ear, OwnEar
 from .errors import DatabaseUnavailable, InvalidState, SignatureError
+from .ids import new_id
 from .outbox import Entry, Outbox
 from .settings import Settings
 from .signing import Seals, signer_of
@@ -244,7 +244,7 @@ def _source(id: UUID, row: Row) -> NewTask:
 
 def _clones(sources: Sequence[tuple[NewTask, Row]]) -> list[NewTask]:
     """The first task once more, and the others, whose parents are the clones where these were their parents."""
-    ids = {source.id: uuid7() for source, _ in sources}
+    ids = {source.id: new_id() for source, _ in sources}
     first, *others = [
         # not its times, which are over
         replace(

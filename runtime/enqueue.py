@@ -13,7 +13,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from .codec import encode_arguments, encode_json
+from .codec import Encoder, encode_json, encoder_of
 from .errors import InvalidTask
 from .functions import AllowList, is_local, reference, resolve
 from .options import as_flag, as_text, as_timeout, as_whole, executor_of, options_of
@@ -48,7 +48,9 @@ def new_task(
     local = signs and is_local(func)
     form = (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
     fields = _checked(options) if options else {}
-    encoded, named = encode_arguments(func, args, kwargs)
+    encoded, named = form.encode(args, kwargs)
+    if not fields and not form.unique:
+        return replace(form.task, id=id, args=encoded, kwargs=named)
     unique = fields.pop("unique", form.unique)
     if unique:
         name = fields.get("name") or options_of(func).name or form.task.function
@@ -61,6 +63,7 @@ class _Form(NamedTuple):
 
     task: NewTask
     unique: bool | str | None
+    encode: Encoder
 
 
 @lru_cache(maxsize=4096)
@@ -78,7 +81,7 @@ def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, 
         timeout=(declared.timeout or timeout).total_seconds(),
         auto_remove=declared.auto_remove or False,
     )
-    return _Form(task, declared.unique)
+    return _Form(task, declared.unique, encoder_of(func))
 
 
 def arguments_of(

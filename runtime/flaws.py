@@ -10,12 +10,18 @@ from collections.abc import Iterator, Mapping, Set
 from pydantic_core import from_json
 
 _PARSED_FROM = 400  # bytes; the shortest text that may nest deeper, or hold a longer number, than a reader accepts
+_SIGNS = re.compile(rb"[\\NI*]")  # one of them is in each flaw that a text can show
 _UNKNOWN = re.compile(r"Unable to serialize unknown type: <class '(.+?)'>")
 MASK = b"**********"
 NAN = "holds NaN or Infinity, which JSON can't keep: pass None or text instead"
 _NUL = "holds a NUL character, which PostgreSQL can't keep: remove it, or pass bytes"
 DEEP = "is nested too deeply, or holds a number of too many digits: pass it as text"
 MASKED = "holds a secret, which JSON masks: let the task read it from where it is kept"
+
+
+def is_sound(text: bytes) -> bool:
+    """Whether nothing in it needs another look; cheap, for it is asked of everything."""
+    return len(text) <= _PARSED_FROM and _SIGNS.search(text) is None
 
 
 def is_readable(text: bytes) -> bool:

@@ -14,12 +14,12 @@ from uuid import UUID
 
 from loguru import logger
 from msgspec.structs import replace
-from uuid_utils.compat import uuid7
 
 from . import hooks
 from .codec import encode_json
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create
+from .ids import new_id
 from .task import NewTask
 from .traces import formatted
 
@@ -97,7 +97,7 @@ class Outbox:
         *,
         together: bool,
         patience: float = PATIENCE,
-        make_id: Callable[[], UUID] = uuid7,
+        make_id: Callable[[], UUID] = new_id,
     ) -> None:
         self.make_id = make_id
         self.connection: object | None = None  # of the user's, which these tasks go over
@@ -159,9 +159,9 @@ class Outbox:
                 "await flush() now and then, or use add_tasks()."
             )
 
-    def add(self, entry: Entry) -> None:
-        """Keep a task until the next flush; from any thread."""
-        self._entries.append(entry)
+    def add(self, *entries: Entry) -> None:
+        """Keep tasks until the next flush; from any thread."""
+        self._entries.extend(entries)
         if self.on_added is not None:
             self.on_added()
 
@@ -351,6 +351,10 @@ class Outbox:
         await self._send([entry for entry in entries[middle:] if entry.error is None])
 
     def _wrote(self, entries: Sequence[Entry], losers: dict[UUID, UUID]) -> None:
+        if not losers and not on_post_create:
+            for entry in entries:
+                entry.created = True
+            return
         for entry in entries:
             winner = losers.get(entry.task.id)
             entry.created = winner is None

@@ -59,8 +59,8 @@ class Postbox(Outbox):
 class ImmediatePostbox(Postbox):
     """Tasks for a connection that blocks: each is written when it is added."""
 
-    def add(self, entry: Entry) -> None:
-        self.post_now([entry])
+    def add(self, *entries: Entry) -> None:
+        self.post_now(entries)
 
     async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         self.post_now(self._take(len(self._entries)))
@@ -90,8 +90,8 @@ class ImmediatePostbox(Postbox):
 class _Collected(ImmediatePostbox):
     """What goes into one statement."""
 
-    def add(self, entry: Entry) -> None:
-        self._entries.append(entry)
+    def add(self, *entries: Entry) -> None:
+        self._entries.extend(entries)
 
 
 class Poster:

@@ -56,11 +56,11 @@ class SessionPostbox(ImmediatePostbox):
     def forgotten(self) -> Entry | None:
         return None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, *entries: Entry) -> None:
         if not self._session.in_transaction():
             self._session.begin()  # as adding an object does: what is rolled back from here on takes the task along
-        self._added[entry] = self._innermost()
-        self._entries.append(entry)
+        self._added.update(dict.fromkeys(entries, self._innermost()))
+        self._entries.extend(entries)
 
     async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         entries = self._take(len(self._entries))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TypeAlias
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from .task import NewTask
 OnLined: TypeAlias = Callable[[Mapping[int, int], bool], None]
 
 _MOST = 2_000  # tasks of several callers in one statement; what one caller wants written together is never divided
+_parents = attrgetter("parents")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while the database is away
 
 
@@ -146,22 +147,18 @@ class GroupWriter:
             if not group.answer.done():
                 group.answer.set_result(losers)
         if self._on_lined is not None:
-            self._announce(self._on_lined, [task for group in groups for task in group.tasks if task.id not in losers])
+            tasks = [task for group in groups for task in group.tasks]
+            self._announce(self._on_lined, [task for task in tasks if task.id not in losers] if losers else tasks)
 
     def _announce(self, on_lined: OnLined, tasks: Sequence[NewTask]) -> None:
         now = datetime.now(UTC)
-        lanes: Counter[int] = Counter()
-        delayed = False
-        here = {task.id for task in tasks}
-        for task in tasks:
-            if not here.isdisjoint(task.parents):
-                continue  # what else has parents may run at once, when these have ended
-            if task.run_at is None or task.run_at <= now:
-                lanes[self._store.lanes.id_of(task)] += 1
-            else:
-                delayed = True
-        if lanes or delayed:
-            on_lined(lanes, delayed)
+        if any(map(_parents, tasks)):
+            here = {task.id for task in tasks}
+            # what else has parents may run at once, when these have ended
+            tasks = [task for task in tasks if here.isdisjoint(task.parents)]
+        due = [task for task in tasks if task.run_at is None or task.run_at <= now]
+        if tasks:
+            on_lined(self._store.lanes.count(due), len(due) < len(tasks))
 
     def _say_away(self, error: DatabaseUnavailable) -> None:
         if self._away_since is None:

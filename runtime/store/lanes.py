@@ -5,8 +5,11 @@ What a server can't run stands in lanes of functions, see 0018_functions.sql.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TypeAlias
 
 from ..task import Executor, NewTask
@@ -40,6 +43,13 @@ class Lanes:
         """The lane of a task, once `ensure` has seen it."""
         return self._ids[_key(task)]
 
+    def count(self, tasks: Iterable[NewTask]) -> Counter[int]:
+        """How many of these tasks stand in each lane, once `ensure` has seen them."""
+        lanes: Counter[int] = Counter()
+        for (channel, priority, executor), run in groupby(tasks, _place):
+            lanes[self._ids[channel, priority, executor is Executor.SYNC]] += sum(1 for _ in run)
+        return lanes
+
     async def ensure(self, tasks: Iterable[NewTask]) -> None:
         """Make the lanes of these tasks, unless they are known to exist."""
         missing = {_key(task) for task in tasks} - self._ids.keys()
@@ -54,6 +64,9 @@ class Lanes:
         for lane in lanes:
             if not lane.again and lane.function is None:
                 self._ids[lane.channel, lane.priority, lane.sync] = lane.id
+
+
+_place = attrgetter("channel", "priority", "executor")
 
 
 def _key(task: NewTask) -> LaneKey:

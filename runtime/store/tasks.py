@@ -59,8 +59,7 @@ class TaskStore:
 
         `repeat`: an earlier call with these tasks may have been carried out.
         """
-        await self.lanes.ensure(tasks)
-        rows = await self._link.fetch("add_tasks", *self._columns(tasks), repeat)
+        rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
 
     async def session(self) -> int:
@@ -123,7 +122,7 @@ class TaskStore:
         if not (contexts or logs or added):
             (row,) = await self._link.fetch("settle", *arguments, session=session)
             return _settlement(row)
-        await self.lanes.ensure([task for _, tasks in added for task in tasks])
+        await self.lanes.ensure([task for _, tasks in added for task in tasks])  # not in the transaction below
         async with self._link.transaction(session=session) as run:
             if contexts:
                 await run("write_context", server, *_context_columns(contexts))
@@ -133,7 +132,7 @@ class TaskStore:
             settlement = _settlement(row)
             tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
             if tasks:
-                await run("add_tasks", *self._columns(tasks), True)
+                await run("add_tasks", *await self._columns(tasks), True)
         return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
 
     async def record(
@@ -203,15 +202,14 @@ class TaskStore:
         """Let stopped tasks run again; those that were stopped."""
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
-    def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
+    async def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
         """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
-        places: dict[tuple[Any, ...], int] = {}
-        forms = [places.setdefault(form, len(places) + 1) for form in map(_form, tasks)]
-        firsts = tasks[:1] if len(places) == 1 else [tasks[forms.index(place)] for place in places.values()]
+        forms, firsts = _forms_of(tasks)
+        await self.lanes.ensure(firsts)
         sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
-            None if len(places) == 1 else forms,
+            forms,
             [task.args for task in tasks],
             _column([task.kwargs for task in tasks]),
             _column([task.key for task in tasks]),
@@ -259,6 +257,16 @@ class TaskStore:
 _form = attrgetter(
     "function", "executor", "name", "channel", "priority", "max_retries", "timeout", "auto_remove", "on_parent_failure"
 )
+
+
+def _forms_of(tasks: Sequence[NewTask]) -> tuple[list[int] | None, Sequence[NewTask]]:
+    """The number of each task's form, None where all have the same; and the first task of each form."""
+    forms = [*map(_form, tasks)]
+    if forms.count(forms[0]) == len(forms):
+        return None, tasks[:1]
+    places: dict[tuple[Any, ...], int] = {}
+    numbers = [places.setdefault(form, len(places) + 1) for form in forms]
+    return numbers, [tasks[numbers.index(place)] for place in places.values()]
 
 
 def _column(values: list[Any]) -> list[Any] | None:

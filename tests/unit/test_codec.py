@@ -21,9 +21,9 @@ from pydantic import Field, SecretStr
 
 from queued_tasks.runtime.codec import (
     decode_arguments,
-    encode_arguments,
     encode_json,
     encode_result,
+    encoder_of,
 )
 from queued_tasks.runtime.errors import SerializationError
 from tests.codec_types import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def there_and_back(func: Function, *args: object, **kwargs: object) -> tuple[list[Any], dict[str, Any]]:
-    return decode_arguments(func, *encode_arguments(func, args, kwargs))
+    return decode_arguments(func, *encoder_of(func)(args, kwargs))
 
 
 KEPT: list[tuple[object, Any]] = [
@@ -144,7 +144,7 @@ def holds_nul(value: object) -> bool:
 def test_a_nul_is_refused_and_nothing_else_is(value: Any) -> None:
     refused = False
     try:
-        encode_arguments(anything, [value], {})
+        encoder_of(anything)([value], {})
     except SerializationError:
         refused = True
     assert refused == holds_nul(value)
@@ -152,7 +152,7 @@ def test_a_nul_is_refused_and_nothing_else_is(value: Any) -> None:
 
 @given(clean_values)
 def test_what_is_encoded_has_no_constant_that_json_does_not_know(value: Any) -> None:
-    assert json.loads(encode_arguments(anything, [value], {})[0], parse_constant=pytest.fail) == [value]
+    assert json.loads(encoder_of(anything)([value], {})[0], parse_constant=pytest.fail) == [value]
 
 
 NAMED = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -186,14 +186,14 @@ def test_typed_values_come_back_equal(annotation: Any) -> None:
 def test_arguments_stay_positional_or_named_as_given() -> None:
     def func(a: int, b: str, *, c: date) -> None: ...
 
-    assert encode_arguments(func, (1, "x"), {"c": date.min}) == ('[1,"x"]', '{"c":"0001-01-01"}')
-    assert encode_arguments(func, (1,), {"c": date.min, "b": "x"}) == ("[1]", '{"b":"x","c":"0001-01-01"}')
+    assert encoder_of(func)((1, "x"), {"c": date.min}) == ('[1,"x"]', '{"c":"0001-01-01"}')
+    assert encoder_of(func)((1,), {"c": date.min, "b": "x"}) == ("[1]", '{"b":"x","c":"0001-01-01"}')
 
 
 def test_defaults_are_not_stored() -> None:
     def func(a: int = 1, b: object = Opaque(), *, c: int = 3) -> None: ...
 
-    assert encode_arguments(func, (), {}) == ("[]", None)
+    assert encoder_of(func)((), {}) == ("[]", None)
     assert there_and_back(func, 5) == ([5], {})
 
 
@@ -255,7 +255,7 @@ def test_a_subclass_comes_back_as_the_annotated_class() -> None:
 
 def test_a_function_is_forgotten_with_its_codec() -> None:
     func = taking(int)
-    encode_arguments(func, (1,), {})
+    encoder_of(func)((1,), {})
     gone = weakref.ref(func)
     del func
     gc.collect()

@@ -16,9 +16,9 @@ from queued_tasks.runtime.codec import (
     MAX_ARGUMENT_BYTES,
     MAX_RESULT_BYTES,
     decode_arguments,
-    encode_arguments,
     encode_json,
     encode_result,
+    encoder_of,
 )
 from queued_tasks.runtime.errors import InvalidTask, SerializationError
 from tests.codec_types import (
@@ -64,7 +64,7 @@ def test_a_call_that_does_not_fit_names_function_and_parameter(
     func: Function, args: tuple[object, ...], kwargs: dict[str, object], text: str
 ) -> None:
     with pytest.raises(InvalidTask) as caught:
-        encode_arguments(func, args, kwargs)
+        encoder_of(func)(args, kwargs)
     assert str(caught.value) == f"{func.__qualname__}() can't be called like this: {text}"
 
 
@@ -128,7 +128,7 @@ REFUSED: list[tuple[object, object, str]] = [
 @pytest.mark.parametrize(("annotation", "value", "text"), REFUSED, ids=[str(at) for at in range(len(REFUSED))])
 def test_a_value_that_can_not_be_kept_is_named(annotation: object, value: object, text: str) -> None:
     with pytest.raises(SerializationError) as caught:
-        encode_arguments(taking(annotation), (value,), {})
+        encoder_of(taking(annotation))((value,), {})
     assert str(caught.value) == f"argument 'x' of taking.<locals>.func() {text}"
 
 
@@ -149,13 +149,13 @@ def several(a: int, *rest: float, b: int = 0, **more: object) -> None: ...
 )
 def test_the_argument_at_fault_is_named(args: tuple[object, ...], kwargs: dict[str, object], label: str) -> None:
     with pytest.raises(SerializationError) as caught:
-        encode_arguments(several, args, kwargs)
+        encoder_of(several)(args, kwargs)
     assert str(caught.value).startswith(f"argument {label} of several() ")
 
 
 def test_too_large_arguments_name_the_largest() -> None:
     with pytest.raises(SerializationError) as caught:
-        encode_arguments(anything, (1, "x" * 1024), {"page": "x" * MAX_ARGUMENT_BYTES})
+        encoder_of(anything)((1, "x" * 1024), {"page": "x" * MAX_ARGUMENT_BYTES})
     assert str(caught.value) == (
         "the arguments of anything() take 1.0 MiB as JSON, more than 1.0 MiB: "
         "keep the most of it, argument 'page' of anything(), elsewhere and pass its id"
@@ -163,7 +163,7 @@ def test_too_large_arguments_name_the_largest() -> None:
 
 
 def test_arguments_up_to_the_limit_are_kept() -> None:
-    text, _ = encode_arguments(anything, ("x" * (MAX_ARGUMENT_BYTES - 4),), {})
+    text, _ = encoder_of(anything)(("x" * (MAX_ARGUMENT_BYTES - 4),), {})
     assert len(text) == MAX_ARGUMENT_BYTES
 
 

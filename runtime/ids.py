@@ -1,0 +1,45 @@
+"""Ids of new tasks: UUIDv7, in the order in which they are made."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from uuid import UUID, SafeUUID
+
+_WORDS = struct.Struct("512Q")
+
+_last = 0
+_words: list[int] = []  # random ones, drawn many at a time
+_new = object.__new__
+_set_int, _set_safety, _UNKNOWN = UUID.__dict__["int"].__set__, UUID.__dict__["is_safe"].__set__, SafeUUID.unknown
+
+
+def new_id() -> UUID:
+    """A UUIDv7 behind all that this process has made so far. From any thread.
+
+    Its 60 bits of time are milliseconds and their 4096ths. Should two threads come to the same ones, 62 random bits
+    tell their ids apart.
+    """
+    global _last  # a lock would cost as much as the id
+    now = (time.time_ns() << 6) // 15_625
+    if now <= _last:
+        now = _last + 1
+    _last = now
+    high = (now & ~0xFFF) << 4 | 0x7000 | now & 0xFFF
+    id = _new(UUID)  # its constructor takes most of a microsecond to look at what it is given
+    _set_int(id, high << 64 | 2 << 62 | _word() >> 2)
+    _set_safety(id, _UNKNOWN)
+    return id
+
+
+def _word() -> int:
+    while True:
+        try:
+            return _words.pop()  # one step for all threads: nobody else gets this one
+        except IndexError:
+            _words.extend(_WORDS.unpack(os.urandom(_WORDS.size)))
+
+
+# a child that was forked must not give out the words that its parent has drawn
+os.register_at_fork(after_in_child=_words.clear)
