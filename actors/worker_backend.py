@@ -146,16 +146,16 @@ def workplace(reporter: Reporter, backend: WorkerBackend, block: Block | None = 
 async def queue_outside_tasks(backend: Backend) -> AsyncIterator[None]:
     """Let what runs in this process outside of tasks, as a lifespan does, have the queue for the time of the block."""
     # A worker that never needs them is several megabytes smaller.
-    from ..runtime import client
+    from ..runtime import handles
     from ..runtime.settings import Settings
 
     outbox = Outbox(backend, together=False)
     flush = TurnFlush(outbox)
-    client.worker_handle = client.QueuedTasks(backend, outbox, Settings())
+    handles.worker_handle = handles.QueuedTasks(backend, outbox, Settings())
     try:
         yield
     finally:
-        client.worker_handle = None
+        handles.worker_handle = None
         await flush.close("This worker process leaves: add tasks before its lifespan is over.")
 
 

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
-from ..runtime import client
-from ..runtime.client import QueuedTasks
+from ..runtime import handles
 from ..runtime.errors import ConfigurationError, DatabaseUnavailable
+from ..runtime.handles import QueuedTasks
 from ..runtime.outbox import Outbox
 from ..runtime.settings import Settings
 from .child import ChildServer
@@ -117,8 +117,8 @@ async def _queue_around(
     app: Starlette, own: Lifespan | None, settings: Settings, workers: int, dsn: str | None
 ) -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
-        if client.worker_handle is not None:
-            handle = client.worker_handle
+        if handles.worker_handle is not None:
+            handle = handles.worker_handle
         else:
             handle = await stack.enter_async_context(QueuedTasks.connect(dsn, settings=settings))
             if workers:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from ..runtime.client import QueuedTasks
 from ..runtime.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from ..runtime.handles import QueuedTasks
 
 if TYPE_CHECKING:
     from ..runtime.store.overview import Overview

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .runtime.client import QueuedTasks
     from .runtime.context import clear_context, get_context, get_full_context, set_context, set_full_context
     from .runtime.current import get_current_task
     from .runtime.cursor import iter_with_cursor
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerDied,
     )
+    from .runtime.handles import QueuedTasks
     from .runtime.hooks import (
         on_post_create,
         on_post_run,
@@ -98,7 +98,6 @@ __all__ = [
 
 # Where each name is defined. Imported when it is first used: a worker process loads nothing that it doesn't need.
 _HOMES = {
-    "client": ("QueuedTasks",),
     "context": ("clear_context", "get_context", "get_full_context", "set_context", "set_full_context"),
     "current": ("get_current_task",),
     "cursor": ("iter_with_cursor",),
@@ -119,6 +118,7 @@ _HOMES = {
         "TaskTimeout",
         "WorkerDied",
     ),
+    "handles": ("QueuedTasks",),
     "hooks": (
         "on_post_create",
         "on_post_run",

@@ -1,47 +1,39 @@
-"""The handle: add tasks, and ask about them or end them, by id."""
+"""What a handle does: it adds tasks, asks about them, or ends them, by id."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache, partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, cast
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 from uuid import UUID
 
 from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
-from .current import Block, Running, get_running
+from .current import Block
 from .enqueue import arguments_of, as_added, family_of, new_task, resolved
-from .errors import InvalidState, InvalidTask
+from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
 from .hooks import on_pre_create
 from .outbox import Entry, Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
-from .turn import TurnFlush
 from .watch import TaskUpdate, watch
-
-if TYPE_CHECKING:
-    from .sync_client import SyncQueuedTasks
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
 
-worker_handle: QueuedTasks | None = None  # set in a worker process, for what runs there outside of tasks
-
 
 def _written(
-    add: Callable[Concatenate[QueuedTasks, P], TaskRef],
-) -> Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, Task]]:
+    add: Callable[Concatenate[Client, P], TaskRef],
+) -> Callable[Concatenate[Client, P], Coroutine[Any, Any, Task]]:
     """The twin of add_task, with its signature."""
 
     @wraps(add)
-    async def add_written(self: QueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+    async def add_written(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Task:
         return await self._task_of(add(self, *args, **kwargs))
 
     add_written.__name__ = "add_task_async"
@@ -50,82 +42,14 @@ def _written(
     return add_written
 
 
-class QueuedTasks:
-    """Add tasks and look after them. Get one from `connect()`, in a route from `Inject`, in a task from `current()`.
-
-    Every method raises InvalidState once the handle is closed, and those that are awaited DatabaseUnavailable when
-    PostgreSQL is away. An id may be given as text.
-    """
+class Client:
+    """What a handle does, wherever it comes from and whatever its outbox waits for. See `QueuedTasks`."""
 
     def __init__(self, backend: Backend, outbox: Outbox, settings: Settings) -> None:
         self.backend = backend
         self.settings = settings
         self._outbox = outbox
         self.block: Block | None = None  # how threads without an event loop wait, where this handle has a blocking twin
-        self._twin: SyncQueuedTasks | None = None
-
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls, dsn: str | None = None, *, settings: Settings | None = None) -> AsyncIterator[QueuedTasks]:
-        """A handle for scripts and services: what it adds is written at the end of the event loop's turn.
-
-        Without `dsn` the settings name the database, and without these the embedded one is used. Leaving writes what
-        is left.
-
-        Raises:
-            SchemaOutdated: the database needs `queued-tasks migrate`.
-            DatabaseUnavailable: it could not be reached within ten seconds.
-            ConfigurationError: a malformed URL, or none and no embedded PostgreSQL.
-        """
-        from .direct import open_backend  # a worker process must not load what it never uses
-
-        settings = settings or Settings()
-        backend = await open_backend(dsn, settings)
-        outbox = Outbox(backend, together=False)
-        flush = TurnFlush(outbox)
-        try:
-            yield cls(backend, outbox, settings)
-        finally:
-            try:
-                await flush.close(
-                    "This handle is closed: add tasks before you leave `async with QueuedTasks.connect()`."
-                )
-            finally:
-                await backend.close()
-
-    @classmethod
-    @contextmanager
-    def sync(cls, dsn: str | None = None, *, settings: Settings | None = None) -> Iterator[SyncQueuedTasks]:
-        """A handle whose methods block, for scripts and for the views of Flask and Django; one serves all threads.
-
-        A thread of its own writes at once what it adds; leaving writes what is left. Raises what `connect` does.
-        """
-        from .sync_client import connected
-
-        with connected(dsn, settings) as tasks:
-            yield tasks
-
-    @classmethod
-    def current(cls) -> QueuedTasks:
-        """The handle of the task that this code runs for: what it adds is written with the task's success.
-
-        In a `def` task it is a SyncQueuedTasks: what is awaited here blocks there. A type checker wants to be told so:
-        `SyncQueuedTasks.current()`.
-
-        Raises:
-            InvalidState: no task runs here.
-        """
-        running = get_running()
-        if running is None:
-            raise InvalidState(
-                "QueuedTasks.current() is for code inside a task: use Inject(QueuedTasks) in a route, "
-                "`async with QueuedTasks.connect()` elsewhere."
-            )
-        if running.handle is None:
-            running.handle = cls._of_attempt(running)
-        handle = cast("QueuedTasks", running.handle)
-        block = running.workplace.block
-        return handle if block is None or runs_loop() else cast("QueuedTasks", handle._blocking(block))
 
     def add_task(
         self,
@@ -217,7 +141,7 @@ class QueuedTasks:
         """
         return chord(self._add, specs, callback)
 
-    def on(self, connection: object) -> QueuedTasks:
+    def on(self, connection: object) -> Self:
         """The handle for tasks in a transaction of your own: they commit, or roll back, with what else you do in it.
 
         `connection`: a Connection of asyncpg, a Connection or AsyncConnection of psycopg, or a session or connection,
@@ -234,7 +158,7 @@ class QueuedTasks:
         wait = None if self.block is None or runs_loop() else partial(self.block, own_code=True)
         box = post_over(connection, self.settings.schema, self._outbox, self.backend, wait)
         self._outbox.attach(box)
-        return QueuedTasks(self.backend, box, self.settings)
+        return type(self)(self.backend, box, self.settings)
 
     async def flush(self) -> None:
         """Write what was added; raises what kept tasks from being written since the last await."""
@@ -327,23 +251,6 @@ class QueuedTasks:
         """What a task logged, oldest first, beginning behind the line `after`. Raises TaskNotFound."""
         return await self.backend.logs(await self._asked(id), after=after, limit=rows_of(limit))
 
-    @classmethod
-    def _of_attempt(cls, running: Running) -> QueuedTasks:
-        def make_id() -> UUID:
-            running.ordinal += 1
-            return _derived(UUID(bytes=running.attempt.id), running.ordinal)
-
-        backend = cast("Backend", running.workplace.backend)
-        running.outbox = Outbox(backend, together=True, make_id=make_id)
-        return cls(backend, running.outbox, _settings_here())
-
-    def _blocking(self, block: Block) -> SyncQueuedTasks:
-        if self._twin is None:
-            from .sync_client import SyncQueuedTasks
-
-            self._twin = SyncQueuedTasks(self, block)
-        return self._twin
-
     def _add(
         self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
     ) -> TaskRef:
@@ -383,16 +290,3 @@ class QueuedTasks:
 
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-@cache
-def _settings_here() -> Settings:
-    return Settings()
-
-
-def _derived(task: UUID, ordinal: int) -> UUID:
-    """A UUIDv7 that a second run of the same task comes to as well, with the time of that task."""
-    digest = bytearray(task.bytes[:6] + hashlib.sha256(task.bytes + ordinal.to_bytes(8, "big")).digest()[:10])
-    digest[6] = digest[6] & 0x0F | 0x70
-    digest[8] = digest[8] & 0x3F | 0x80
-    return UUID(bytes=bytes(digest))

@@ -72,6 +72,7 @@ class Running:
         "over",
         "spared",
         "started",
+        "twin",
         "why",
         "workplace",
     )
@@ -88,6 +89,7 @@ class Running:
         self.context: Context | None = None  # made when it is first used
         self.outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
         self.handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
+        self.twin: object | None = None  # the same for its threads without an event loop
         self.ordinal = 0  # of the next task that this one adds
 
     def begin(self) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any, cast, overload
 
-from .client import QueuedTasks
 from .errors import InvalidTask
+from .handles import QueuedTasks
 from .refs import TaskRef
 from .sync_client import SyncQueuedTasks, SyncTaskRef
 from .task import TaskSpec

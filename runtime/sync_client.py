@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
 from functools import wraps
 from threading import Lock, Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from .blocking import block_on
-from .client import QueuedTasks
+from .blocking import block_on, runs_loop
+from .client import Client
 from .current import Block
 from .errors import InvalidState
+from .inside import of_attempt, running_task
 from .outbox import Entry
 from .refs import Ref, TaskRef
-from .settings import Settings
 from .task import Json, Task, TaskSpec, TaskState
 from .watch import TaskUpdate, watch
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def _twin(
-    method: Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[SyncQueuedTasks, P], T]:
     """The method that waits for `method`, which asks about tasks and may have to write some of them first."""
 
@@ -40,7 +40,7 @@ def _twin(
 
 
 def _twin_that_writes(
-    method: Callable[Concatenate[QueuedTasks, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[SyncQueuedTasks, P], T]:
     @wraps(method)
     def blocking(self: SyncQueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,7 +50,7 @@ def _twin_that_writes(
 
 
 def _twin_of_add(
-    add: Callable[Concatenate[QueuedTasks, P], TaskRef],
+    add: Callable[Concatenate[Client, P], TaskRef],
 ) -> Callable[Concatenate[SyncQueuedTasks, P], SyncTaskRef]:
     @wraps(add)
     def added(self: SyncQueuedTasks, /, *args: P.args, **kwargs: P.kwargs) -> SyncTaskRef:
@@ -66,7 +66,7 @@ class SyncQueuedTasks:
     Get one from `QueuedTasks.sync()`, in a `def` task from `current()`.
     """
 
-    def __init__(self, handle: QueuedTasks, block: Block) -> None:
+    def __init__(self, handle: Client, block: Block) -> None:
         self._handle = handle
         self._block = handle.block = block
         self._turn = Lock()
@@ -79,21 +79,24 @@ class SyncQueuedTasks:
         Raises:
             InvalidState: no task runs here, or one that is `async def`.
         """
-        handle: object = QueuedTasks.current()
-        if isinstance(handle, SyncQueuedTasks):
-            return handle
-        raise InvalidState("This task is async def: use QueuedTasks.current(), whose methods are awaited.")
+        running = running_task()
+        block = running.workplace.block
+        if block is None or runs_loop():
+            raise InvalidState("This task is async def: use QueuedTasks.current(), whose methods are awaited.")
+        if running.twin is None:
+            running.twin = cls(of_attempt(Client, running), block)
+        return cast("SyncQueuedTasks", running.twin)
 
-    add_task = _twin_of_add(QueuedTasks.add_task)
-    flush = _twin_that_writes(QueuedTasks.flush)
-    get_task_by_id = _twin(QueuedTasks.get_task_by_id)
-    get_task_status = _twin(QueuedTasks.get_task_status)
-    get_pending_tasks_count = _twin(QueuedTasks.get_pending_tasks_count)
-    retry_task = _twin(QueuedTasks.retry_task)
-    cancel_task = _twin(QueuedTasks.cancel_task)
-    stop_task = _twin(QueuedTasks.stop_task)
-    list_tasks = _twin(QueuedTasks.list_tasks)
-    get_logs = _twin(QueuedTasks.get_logs)
+    add_task = _twin_of_add(Client.add_task)
+    flush = _twin_that_writes(Client.flush)
+    get_task_by_id = _twin(Client.get_task_by_id)
+    get_task_status = _twin(Client.get_task_status)
+    get_pending_tasks_count = _twin(Client.get_pending_tasks_count)
+    retry_task = _twin(Client.retry_task)
+    cancel_task = _twin(Client.cancel_task)
+    stop_task = _twin(Client.stop_task)
+    list_tasks = _twin(Client.list_tasks)
+    get_logs = _twin(Client.get_logs)
 
     def add_tasks(self, items: Iterable[TaskSpec]) -> list[SyncTaskRef]:
         """Add many tasks in one statement, all or none; written when it returns. Raises what `add_task` does."""
@@ -215,14 +218,13 @@ class SyncTaskRef(Ref):
 
 
 @contextmanager
-def connected(dsn: str | None, settings: Settings | None) -> Iterator[SyncQueuedTasks]:
-    """See `QueuedTasks.sync`."""
+def connected(connection: AbstractAsyncContextManager[Client]) -> Iterator[SyncQueuedTasks]:
+    """The twin of the handle that `connection` gives, which gets a thread of its own. See `QueuedTasks.sync`."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="queued-tasks", daemon=True)
     thread.start()
     block = block_on(loop)
     try:
-        connection = QueuedTasks.connect(dsn, settings=settings)
         tasks = SyncQueuedTasks(block(connection.__aenter__()), block)
         try:
             yield tasks

@@ -15,9 +15,9 @@ from datetime import timedelta
 
 from loguru import logger
 
-from queued_tasks.runtime.client import QueuedTasks
 from queued_tasks.runtime.context import get_context, get_full_context, set_context
 from queued_tasks.runtime.current import get_current_task
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.hooks import HookTask, on_post_run, on_pre_run, on_worker_start, on_worker_stop, worker_state
 from queued_tasks.runtime.logging import getLogger
 from queued_tasks.runtime.options import task

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from queued_tasks.runtime.client import QueuedTasks
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.refs import TaskRef
 
 AWAITED = ("asyncpg", "asyncpg pool", "psycopg", "sqlalchemy+asyncpg", "sqlalchemy+psycopg")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from ...runtime.client import QueuedTasks
 from ...runtime.cron import Cron
 from ...runtime.errors import ConfigurationError, QueuedTasksError
+from ...runtime.handles import QueuedTasks
 from ...runtime.schedule import ScheduleSpec, declared_schedules
 from ...runtime.settings import Settings
 from ...runtime.store.schedules import ScheduleRow, ScheduleStore

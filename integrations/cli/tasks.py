@@ -21,7 +21,7 @@ from .desk import desk
 from .output import Column, complain, document, facts, say, table
 
 if TYPE_CHECKING:
-    from ...runtime.client import QueuedTasks
+    from ...runtime.handles import QueuedTasks
 
 _PAGE = 500
 _COLUMNS = (
@@ -80,7 +80,7 @@ async def show_logs(id: UUID, limit: int, *, as_json: bool) -> None:
 
 async def follow_logs(id: UUID) -> None:
     """Print what a task logs, from the first line on and as it comes, until the task has ended."""
-    from ...runtime.client import QueuedTasks
+    from ...runtime.handles import QueuedTasks
 
     async with desk() as at, QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
         async for update in tasks.watch(id):
@@ -90,7 +90,7 @@ async def follow_logs(id: UUID) -> None:
 
 async def end_tasks(verb: Literal["cancel", "stop"], ids: Sequence[UUID], *, yes: bool) -> int:
     """Cancel or stop these tasks, after a question; return the exit code."""
-    from ...runtime.client import QueuedTasks
+    from ...runtime.handles import QueuedTasks
 
     if not yes and not confirm(f"{verb.capitalize()} {plural(len(ids), 'task')}?"):
         return 1
@@ -102,7 +102,7 @@ async def retry_tasks(
     ids: Sequence[UUID], name: str | None, channel: str | None, *, yes: bool, subtree: bool = False
 ) -> int:
     """Retry the tasks with these ids; without any, after a question, all that failed. Return the exit code."""
-    from ...runtime.client import QueuedTasks
+    from ...runtime.handles import QueuedTasks
 
     async with desk() as at:
         chosen = list(ids) or [id async for id in _failed(at.reads, name, channel)]

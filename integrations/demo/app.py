@@ -11,9 +11,9 @@ from uuid import UUID
 
 from fastapi import Depends, FastAPI, HTTPException
 
-from ...runtime.client import QueuedTasks
 from ...runtime.context import get_context, set_context
 from ...runtime.current import get_current_task
+from ...runtime.handles import QueuedTasks
 from ...runtime.logging import getLogger
 from ...runtime.options import task
 from ..fastapi import get_tasks, lifespan

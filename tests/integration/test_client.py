@@ -12,7 +12,6 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime import outbox
-from queued_tasks.runtime.client import QueuedTasks
 from queued_tasks.runtime.direct import Connections, DirectBackend
 from queued_tasks.runtime.errors import (
     ConfigurationError,
@@ -22,6 +21,7 @@ from queued_tasks.runtime.errors import (
     SchemaOutdated,
     TaskNotFound,
 )
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.task import TaskSpec, TaskState
 

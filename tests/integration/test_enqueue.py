@@ -14,7 +14,6 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime import outbox
-from queued_tasks.runtime.client import QueuedTasks
 from queued_tasks.runtime.errors import (
     DatabaseUnavailable,
     InvalidState,
@@ -22,6 +21,7 @@ from queued_tasks.runtime.errors import (
     SerializationError,
 )
 from queued_tasks.runtime.functions import task
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.hooks import HookTask, on_post_create, on_pre_create
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.tasks import TaskStore

@@ -22,9 +22,9 @@ from fastapi.responses import StreamingResponse
 
 from queued_tasks.integrations import fastapi as integration
 from queued_tasks.integrations.fastapi import Inject, get_tasks, lifespan
-from queued_tasks.runtime import client
-from queued_tasks.runtime.client import QueuedTasks
+from queued_tasks.runtime import handles
 from queued_tasks.runtime.errors import InvalidState
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.tasks import TaskStore
 from queued_tasks.runtime.task import NewTask
@@ -358,7 +358,7 @@ async def test_in_a_worker_lifespan_gives_the_handle_of_the_worker(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with QueuedTasks.connect(database) as handle:
-        monkeypatch.setattr(client, "worker_handle", handle)
+        monkeypatch.setattr(handles, "worker_handle", handle)
         app = FastAPI()
         async with lifespan(workers=3, dsn="postgresql://nobody@127.0.0.1:1/x")(app):
             assert app.state.queued_tasks is handle

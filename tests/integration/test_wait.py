@@ -14,7 +14,6 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime import waiting
-from queued_tasks.runtime.client import QueuedTasks
 from queued_tasks.runtime.errors import (
     DatabaseUnavailable,
     ParentTaskFailed,
@@ -26,6 +25,7 @@ from queued_tasks.runtime.errors import (
     TaskTimeout,
     WorkerDied,
 )
+from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.link import Link, Row
 from queued_tasks.runtime.store.tasks import TaskStore

@@ -399,11 +399,11 @@ async def test_a_lifespan_in_a_worker_has_the_queue(tmp_path: Path) -> None:
     (tmp_path / "adder.py").write_text(
         "from contextlib import asynccontextmanager\n"
         "from fastapi import FastAPI\n"
-        "from queued_tasks.runtime import client\n"
+        "from queued_tasks.runtime import handles\n"
         "async def warm_up(): ...\n"
         "@asynccontextmanager\n"
         "async def lifespan(app):\n"
-        "    await client.worker_handle.add_task(warm_up)\n"
+        "    await handles.worker_handle.add_task(warm_up)\n"
         "    yield\n"
         "app = FastAPI(lifespan=lifespan)\n"
     )
