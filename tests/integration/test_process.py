@@ -1,4 +1,4 @@
-"""Worker processes and their mailboxes: real processes, real signals, real sockets."""
+"""Worker processes: real ones, real signals, real sockets."""
 
 from __future__ import annotations
 
@@ -7,160 +7,38 @@ import functools
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
-import msgspec
 import pytest
 import uvloop
 
-from queued_tasks.runtime.framing import FRAME_LIMIT, FrameReader, FrameTooLarge, Mailbox, frame
 from queued_tasks.runtime.process import (
     AsyncEntry,
     BlockingEntry,
     WorkerProcess,
-    messages_from_parent,
-    open_parent_mailbox,
 )
-
-P = ParamSpec("P")
-
-DECODER = msgspec.msgpack.Decoder()
-LIMIT = 30.0  # seconds after which a test has failed
-
-
-def on_uvloop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test on the event loop that servers run on."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        uvloop.run(test(*args, **kwargs))
-
-    return run
-
-
-async def within_limit(awaitable: Awaitable[object]) -> None:
-    async with asyncio.timeout(LIMIT):
-        await awaitable
-
-
-# What runs in the children. Each says "ready" first.
-
-
-async def connected(sock: socket.socket, answer: Callable[[object], object]) -> Mailbox[object]:
-    mailbox = await open_parent_mailbox(sock, DECODER, lambda message: mailbox.send(answer(message)))
-    mailbox.send("ready")
-    return mailbox
-
-
-async def echo(sock: socket.socket, argument: object) -> None:
-    await connected(sock, lambda message: argument if message == "argument" else message)
-    await asyncio.Event().wait()
-
-
-def echo_blocking(sock: socket.socket, argument: object) -> None:
-    sock.sendall(frame("ready"))
-    for message in messages_from_parent(sock, DECODER):
-        sock.sendall(frame(argument if message == "argument" else message))
-
-
-async def spin(sock: socket.socket, _: object) -> None:
-    mailbox = await connected(sock, lambda message: message)
-    await asyncio.sleep(0)
-    while not mailbox.closed:
-        pass
-
-
-def interruptible(sock: socket.socket, _: object) -> None:
-    def interrupt(*_: object) -> None:
-        raise InterruptedError
-
-    def read() -> None:
-        for _message in messages_from_parent(sock, DECODER):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-
-    signal.signal(signal.SIGALRM, interrupt)
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        sock.sendall(frame("ready"))
-        time.sleep(3600)
-    except InterruptedError:
-        sock.sendall(frame("interrupted"))
-
-
-async def leave(sock: socket.socket, code: int) -> None:
-    mailbox = await connected(sock, lambda message: message)
-    for number in range(5000):
-        mailbox.send(number)
-    await mailbox.close()
-    if code:
-        sys.exit(code)
-
-
-def leave_a_grandchild(sock: socket.socket, _: object) -> None:
-    sock.sendall(frame("ready"))
-    if os.fork() == 0:
-        sock.recv(1)
-        os._exit(0)
-
-
-async def fail(sock: socket.socket, _: object) -> None:
-    raise ValueError("no")
-
-
-async def report_signals_of_a_program(sock: socket.socket, _: object) -> None:
-    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221 - nothing else runs here
-    masks = dict(line.split(":\t") for line in status.splitlines() if line.startswith(("SigBlk", "SigIgn")))
-    mailbox = await connected(sock, lambda message: message)
-    mailbox.send({name: int(mask, 16) & 0x4002 for name, mask in masks.items()})  # SIGINT and SIGTERM
-    await asyncio.Event().wait()
-
-
-async def report_path(sock: socket.socket, _: object) -> None:
-    mailbox = await connected(sock, lambda message: message)
-    mailbox.send(sys.path)
-    await asyncio.Event().wait()
-
-
-# What runs in this process.
-
-
-class Talk:
-    """A worker and what came from it."""
-
-    def __init__(self, worker: WorkerProcess) -> None:
-        self.worker = worker
-        self.received: asyncio.Queue[Any] = asyncio.Queue()
-        self.errors: list[Exception | None] = []
-
-    async def next(self) -> Any:
-        async with asyncio.timeout(LIMIT):
-            return await self.received.get()
-
-    async def exit_code(self) -> int:
-        async with asyncio.timeout(LIMIT):
-            return await self.worker.exited
-
-
-@asynccontextmanager
-async def talk(entry: AsyncEntry[Any] | BlockingEntry[Any], argument: object = None) -> AsyncIterator[Talk]:
-    """A worker that has said "ready"; killed at the end."""
-    worker = WorkerProcess(entry, argument)
-    talk = Talk(worker)
-    await worker.spawn(DECODER, talk.received.put_nowait, talk.errors.append)
-    try:
-        assert await talk.next() == "ready"
-        yield talk
-    finally:
-        worker.kill()
-        await talk.exit_code()
+from tests.talk import (
+    DECODER,
+    LIMIT,
+    Talk,
+    echo,
+    echo_blocking,
+    fail,
+    interruptible,
+    leave,
+    leave_a_grandchild,
+    on_uvloop,
+    report_path,
+    report_signals_of_a_program,
+    spin,
+    talk,
+    within_limit,
+)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -445,137 +323,3 @@ async def forget() -> int:
     await worker.spawn(DECODER, talking.received.put_nowait, talking.errors.append)
     print(await talking.next(), flush=True)
     return 4
-
-
-# Two mailboxes in one process.
-
-
-class End:
-    """A mailbox, what it received, and how it closed."""
-
-    def __init__(self) -> None:
-        self.received: asyncio.Queue[Any] = asyncio.Queue()
-        self.closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self.mailbox = Mailbox(DECODER, self.received.put_nowait, self.closed.set_result)
-
-    async def next(self) -> Any:
-        async with asyncio.timeout(LIMIT):
-            return await self.received.get()
-
-    async def how_it_closed(self) -> Exception | None:
-        async with asyncio.timeout(LIMIT):
-            return await self.closed
-
-
-@asynccontextmanager
-async def one_end() -> AsyncIterator[tuple[End, socket.socket]]:
-    """A mailbox and the bare socket at the other end."""
-    mine, theirs = socket.socketpair()
-    end = End()
-    with theirs:
-        await end.mailbox.connect(mine)
-        yield end, theirs
-        end.mailbox.abort()
-        await end.how_it_closed()
-
-
-def test_messages_may_come_in_any_pieces() -> None:
-    reader = FrameReader(DECODER)
-    messages = [1, "two", [3, 3, 3], b"4" * 1000]
-    stream = b"".join(map(frame, messages))
-    assert [message for byte in stream for message in reader.feed(bytes([byte]))] == messages
-
-
-def test_a_message_over_the_limit_is_refused_by_its_sender() -> None:
-    with pytest.raises(FrameTooLarge, match="exceeds the limit"):
-        frame(bytes(FRAME_LIMIT + 1))
-
-
-@on_uvloop
-async def test_a_frame_over_the_limit_closes_the_mailbox() -> None:
-    async with one_end() as (end, theirs):
-        theirs.send((FRAME_LIMIT + 1).to_bytes(4, "big"))
-        assert isinstance(await end.how_it_closed(), FrameTooLarge)
-
-
-@on_uvloop
-async def test_a_malformed_frame_closes_the_mailbox() -> None:
-    async with one_end() as (end, theirs):
-        theirs.send(b"\0\0\0\1\xc1")
-        assert isinstance(await end.how_it_closed(), msgspec.DecodeError)
-
-
-@on_uvloop
-async def test_an_error_of_the_receiver_closes_the_mailbox() -> None:
-    def refuse(message: object) -> None:
-        raise LookupError(message)
-
-    mine, theirs = socket.socketpair()
-    closed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    with theirs:
-        await Mailbox(DECODER, refuse, closed.set_result).connect(mine)
-        theirs.send(frame("something"))
-        async with asyncio.timeout(LIMIT):
-            assert isinstance(await closed, LookupError)
-
-
-@on_uvloop
-async def test_the_messages_of_one_turn_are_one_write() -> None:
-    async with one_end() as (end, theirs):
-        end.mailbox.send("first")
-        end.mailbox.send("second")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert theirs.recv(1000) == frame("first") + frame("second")
-
-
-@on_uvloop
-async def test_a_reader_that_does_not_read_pauses_the_writer_until_it_reads() -> None:
-    async with one_end() as (end, theirs):
-        theirs.setblocking(False)
-        resumed = asyncio.Event()
-        paused: list[bool] = []
-
-        def read() -> None:
-            paused.append(end.mailbox.write_paused)
-            theirs.recv(1024 * 1024)
-            if not end.mailbox.write_paused:
-                resumed.set()
-
-        end.mailbox.send(bytes(4 * 1024 * 1024))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        asyncio.get_running_loop().add_reader(theirs, read)
-        await within_limit(resumed.wait())
-        asyncio.get_running_loop().remove_reader(theirs)
-        assert paused[0]
-
-
-@on_uvloop
-async def test_another_thread_can_send() -> None:
-    async with one_end() as (end, theirs):
-        await asyncio.to_thread(end.mailbox.send_threadsafe, "from a thread")
-        await asyncio.sleep(0)
-        received = await asyncio.to_thread(theirs.recv, 1000)
-        assert received == frame("from a thread")
-
-
-@on_uvloop
-async def test_close_sends_what_was_to_be_sent() -> None:
-    mine, theirs = socket.socketpair()
-    sender, receiver = End(), End()
-    await sender.mailbox.connect(mine)
-    await receiver.mailbox.connect(theirs)
-    large = bytes(8 * 1024 * 1024)
-    sender.mailbox.send(large)
-    await within_limit(sender.mailbox.close())
-    assert await receiver.next() == large
-    assert await receiver.how_it_closed() is None
-
-
-@on_uvloop
-async def test_a_closed_mailbox_sends_nothing() -> None:
-    async with one_end() as (end, theirs):
-        await end.mailbox.close()
-        end.mailbox.send("too late")
-        assert theirs.recv(1000) == b""
