@@ -13,10 +13,11 @@ from .backend import Backend, not_found
 from .blocking import runs_loop
 from .current import Block
 from .enqueue import arguments_of, as_added, family_of, new_task, resolved
+from .entry import Entry
 from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
 from .hooks import on_pre_create
-from .outbox import Entry, Outbox
+from .outbox import Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState

@@ -17,9 +17,10 @@ from .announce import Announcer, wake_topic
 from .backend import End, not_found
 from .database import prepare, with_key
 from .ear import Ear, OwnEar
+from .entry import Entry
 from .errors import DatabaseUnavailable, InvalidState, SignatureError
 from .ids import new_id
-from .outbox import Entry, Outbox
+from .outbox import Outbox
 from .settings import Settings
 from .signing import Seals, signer_of
 from .store.link import Link, Row

@@ -14,10 +14,10 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from .codec import Encoder, encode_json, encoder_of
+from .entry import Entry
 from .errors import InvalidTask
 from .functions import AllowList, is_local, reference, resolve
 from .options import as_flag, as_text, as_timeout, as_whole, executor_of, options_of
-from .outbox import Entry
 from .refs import Ref
 from .settings import Settings
 from .task import DEFAULT_CHANNEL, NewTask, Task, TaskState

@@ -16,10 +16,11 @@ from loguru import logger
 from msgspec.structs import replace
 
 from . import hooks
-from .codec import encode_json
+from .entry import Entry, not_awaited
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create
 from .ids import new_id
+from .relay import Relay
 from .task import NewTask
 from .traces import formatted
 
@@ -48,42 +49,6 @@ class Writer(Protocol):
         """Keep the results of tasks that are not written yet for who will wait here, though they remove themselves."""
 
 
-class Entry:
-    """One task on its way. `created` is None before it is written, False when a unique task stands for it.
-
-    `id` is the id of the task that stands, `family` the parents that were not written when it was added. `expected`:
-    somebody is about to wait for its end.
-    """
-
-    __slots__ = ("asked", "created", "error", "expected", "family", "home", "id", "seen", "task", "tried")
-
-    def __init__(
-        self, task: NewTask, home: Outbox, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
-    ) -> None:
-        self.id = task.id
-        self.task = task
-        self.home = home
-        self.family = family
-        self.seen = seen
-        self.created: bool | None = None
-        self.error: Exception | None = None
-        self.asked = False
-        self.expected = False
-        self.tried = False
-
-    def ask_hooks(self) -> None:
-        """Call the sync pre-create hooks; what they raise goes through."""
-        self.seen = HookTask.of(self.task)
-        hooks.refuse_or_change(self.seen)
-        self.take_context()
-
-    def take_context(self) -> None:
-        """Let the task have the context that hooks have made. Raises SerializationError: it can't be kept."""
-        if self.seen is not None:
-            context = encode_json(self.seen.context) if self.seen.context else None
-            self.task = replace(self.task, context=context)
-
-
 class Outbox:
     """Tasks in the order in which they were added; parents come before their children.
 
@@ -110,8 +75,7 @@ class Outbox:
         self._batch: list[Entry] = []
         self._failed: deque[Entry] = deque(maxlen=1_000)
         self._written: list[HookTask] = []
-        self._turn = asyncio.Lock()
-        self._turn_of: asyncio.Task[object] | None = None
+        self._relay = Relay()
         self._closed: str | None = None
 
     @property
@@ -188,13 +152,18 @@ class Outbox:
         """
         if not len(self):
             return
-        if self._turn_of is not None and self._turn_of is asyncio.current_task():
+        if self._relay.holder is not None and self._relay.holder is asyncio.current_task():
             raise InvalidState("A hook can't await tasks of the handle that calls it: add them without await.")
+        deadline = asyncio.get_running_loop().time() + self.patience
         try:
-            async with asyncio.timeout(self.patience) as limit, self._turn:
-                if wanted is not None and (wanted.created is not None or wanted.error is not None):
-                    return
-                self._turn_of = asyncio.current_task()
+            if not await self._relay.take(_never if wanted is None else wanted.is_decided, deadline):
+                return
+        except TimeoutError:
+            raise self._gave_up() from None
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                if not self._together:
+                    await asyncio.sleep(0)  # who adds in the same turn of the loop comes along
                 remaining = len(self._entries)
                 while remaining > 0:
                     batch = self._take(remaining)
@@ -203,12 +172,9 @@ class Outbox:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DatabaseUnavailable(
-                f"PostgreSQL did not take the tasks within {self.patience:g} s: see the log for its last answer."
-            ) from None
+            raise self._gave_up() from None
         finally:
-            if self._turn_of is asyncio.current_task():
-                self._turn_of = None
+            self._relay.pass_on()
         written, self._written = self._written, []
         for task, trace in await hooks.created(written):
             with suppress(QueuedTasksError):
@@ -246,13 +212,16 @@ class Outbox:
         Raises what an async pre-create hook raises.
         """
         self._check_attached()
-        async with self._turn:
+        await self._relay.take(_never)
+        try:
             entries, self._entries = self._entries, []
             self.close(reason)
             sound = await self._prepared(entries)
             if on_post_create:
                 await hooks.created([entry.seen or HookTask.of(entry.task) for entry in sound])
             return [entry.task for entry in sound]
+        finally:
+            self._relay.pass_on()
 
     def _take(self, most: int) -> list[Entry]:
         count = most if self._together else min(most, _CHUNK)
@@ -312,6 +281,11 @@ class Outbox:
                 f"Its parent {parent.id} was added in a transaction that has not been committed: add the child on the "
                 "same connection, or after the commit."
             )
+
+    def _gave_up(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"PostgreSQL did not take the tasks within {self.patience:g} s: see the log for its last answer."
+        )
 
     def _check_attached(self) -> None:
         for box in self._attached:
@@ -376,9 +350,5 @@ class Outbox:
             self._failed.remove(entry)
 
 
-def not_awaited(entry: Entry) -> str:
-    """What is to be said of a task that was added on a connection and never written."""
-    return (
-        f"Task {entry.id} ({entry.task.reference}) was added on a connection and never awaited, so it is not written: "
-        "write `await tasks.on(connection).add_task(...)`."
-    )
+def _never() -> bool:
+    return False

@@ -15,8 +15,9 @@ from loguru import logger
 
 from . import hooks
 from .backend import Backend
+from .entry import Entry, not_awaited
 from .errors import ConfigurationError, InvalidTask, SchemaOutdated
-from .outbox import Entry, Outbox, not_awaited
+from .outbox import Outbox
 from .task import NewTask
 
 _NO_SCHEMA = ("42883", "42P01", "3F000")

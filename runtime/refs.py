@@ -13,7 +13,7 @@ from .watch import TaskUpdate, watch
 
 if TYPE_CHECKING:
     from .backend import Backend
-    from .outbox import Entry
+    from .entry import Entry
 
 
 class Ref:

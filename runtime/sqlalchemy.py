@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from .backend import Backend
+from .entry import Entry
 from .errors import InvalidState
-from .outbox import Entry, Outbox
+from .outbox import Outbox
 from .posting import ImmediatePostbox, Postbox
 
 Wait = Callable[..., Any]

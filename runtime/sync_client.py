@@ -15,9 +15,9 @@ from uuid import UUID
 from .blocking import block_on, runs_loop
 from .client import Client
 from .current import Block
+from .entry import Entry
 from .errors import InvalidState
 from .inside import of_attempt, running_task
-from .outbox import Entry
 from .refs import Ref, TaskRef
 from .task import Json, Task, TaskSpec, TaskState
 from .watch import TaskUpdate, watch

@@ -1,0 +1,64 @@
+"""One task on its way into the database: what becomes of it, and of the hooks and parents that it waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from . import hooks
+from .codec import encode_json
+from .hooks import HookTask
+from .task import NewTask
+
+if TYPE_CHECKING:
+    from .outbox import Outbox
+
+
+class Entry:
+    """One task on its way. `created` is None before it is written, False when a unique task stands for it.
+
+    `id` is the id of the task that stands, `family` the parents that were not written when it was added. `expected`:
+    somebody is about to wait for its end.
+    """
+
+    __slots__ = ("asked", "created", "error", "expected", "family", "home", "id", "seen", "task", "tried")
+
+    def __init__(
+        self, task: NewTask, home: Outbox, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
+    ) -> None:
+        self.id = task.id
+        self.task = task
+        self.home = home
+        self.family = family
+        self.seen = seen
+        self.created: bool | None = None
+        self.error: Exception | None = None
+        self.asked = False
+        self.expected = False
+        self.tried = False
+
+    def is_decided(self) -> bool:
+        """Whether it was written, or refused."""
+        return self.created is not None or self.error is not None
+
+    def ask_hooks(self) -> None:
+        """Call the sync pre-create hooks; what they raise goes through."""
+        self.seen = HookTask.of(self.task)
+        hooks.refuse_or_change(self.seen)
+        self.take_context()
+
+    def take_context(self) -> None:
+        """Let the task have the context that hooks have made. Raises SerializationError: it can't be kept."""
+        if self.seen is not None:
+            context = encode_json(self.seen.context) if self.seen.context else None
+            self.task = replace(self.task, context=context)
+
+
+def not_awaited(entry: Entry) -> str:
+    """What is to be said of a task that was added on a connection and never written."""
+    return (
+        f"Task {entry.id} ({entry.task.reference}) was added on a connection and never awaited, so it is not written: "
+        "write `await tasks.on(connection).add_task(...)`."
+    )
