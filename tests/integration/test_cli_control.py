@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,12 +15,6 @@ from tests.databases import connected
 from tests.servers import running_server
 
 LIMIT = 60  # seconds
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
 
 
 async def add(tasks: QueuedTasks) -> UUID:

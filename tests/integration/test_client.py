@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -30,12 +29,6 @@ async def send(to: str, copies: int = 1) -> None: ...
 
 
 def plain(value: Any) -> None: ...
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
 
 
 async def test_schedule_takes_a_path(tasks: QueuedTasks) -> None:

@@ -1,10 +1,10 @@
-"""Enqueue against PostgreSQL: what is written, when, once, and what becomes of it when the database is away."""
+"""Enqueue against PostgreSQL: what is written, when, and once."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
@@ -13,9 +13,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from queued_tasks.runtime import outbox
 from queued_tasks.runtime.errors import (
-    DatabaseUnavailable,
     InvalidState,
     InvalidTask,
     SerializationError,
@@ -26,7 +24,7 @@ from queued_tasks.runtime.hooks import HookTask, on_post_create, on_pre_create
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.tasks import TaskStore
 from queued_tasks.runtime.task import NewTask, Task, TaskSpec, TaskState
-from tests.proxy import proxied
+from tests.enqueued import count
 from tests.waiting import wait_until
 
 
@@ -44,20 +42,6 @@ async def declared(to: str) -> None: ...
 
 
 @pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that looks at the tables from outside."""
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 def statements() -> Iterator[list[int]]:
     """The size of each batch that goes to the database."""
     sizes: list[int] = []
@@ -69,10 +53,6 @@ def statements() -> Iterator[list[int]]:
 
     with patch.object(TaskStore, "add", counted):
         yield sizes
-
-
-async def count(rows: asyncpg.Connection) -> int:
-    return int(await rows.fetchval("select count(*) from queued_tasks.task"))
 
 
 async def kept(tasks: QueuedTasks, id: UUID) -> Task:
@@ -275,97 +255,6 @@ async def test_add_tasks_writes_all_or_nothing(tasks: QueuedTasks, rows: asyncpg
 async def test_add_tasks_returns_a_ref_for_each_in_order(tasks: QueuedTasks) -> None:
     refs = await tasks.add_tasks(TaskSpec(plain, [number], priority=number) for number in range(5))
     assert [(await kept(tasks, ref.id)).priority for ref in refs] == [0, 1, 2, 3, 4]
-
-
-async def test_a_row_that_the_database_refuses_hurts_only_its_owner(
-    tasks: QueuedTasks, rows: asyncpg.Connection
-) -> None:
-    await rows.execute("alter table queued_tasks.task add check (name <> 'bad')")
-    refs = [tasks.add_task(plain, number, name="bad" if number == 3 else None) for number in range(8)]
-    child = tasks.add_task(plain, "child", parent=refs[3])
-    ends = await asyncio.gather(*(ref.get_task_id() for ref in (*refs, child)), return_exceptions=True)
-    assert [type(end) for end in ends if isinstance(end, Exception)] == [asyncpg.CheckViolationError, InvalidTask]
-    assert await count(rows) == 7
-
-
-async def test_what_was_refused_in_the_background_is_raised_by_the_next_flush(
-    tasks: QueuedTasks, rows: asyncpg.Connection
-) -> None:
-    await rows.execute("alter table queued_tasks.task add check (name <> 'bad')")
-    tasks.add_task(plain, 1, name="bad")
-    with pytest.raises(asyncpg.CheckViolationError):
-        await tasks.flush()
-    await tasks.flush()
-
-
-async def test_a_write_whose_answer_is_lost_is_repeated_and_enqueues_once(
-    database: str, rows: asyncpg.Connection
-) -> None:
-    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
-        await tasks.add_task(plain, "first, so that the lane is known")
-        proxy.cut_after(b"once and only once")
-        ref = tasks.add_task(plain, "once and only once")
-        await ref
-        lines = await rows.fetchval("select count(*) from queued_tasks.ready where id = $1", ref.id)
-        assert (proxy.cuts, ref.created, lines, await count(rows)) == (1, True, 1, 2)
-
-
-async def test_a_unique_task_whose_answer_is_lost_is_not_taken_for_its_own_rival(database: str) -> None:
-    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
-        await tasks.add_task(plain, "first")
-        proxy.cut_after(b"once and only once")
-        ref = tasks.add_task(plain, "once and only once", unique="key")
-        assert (await ref, ref.created, proxy.cuts) == (ref.id, True, 1)
-
-
-async def test_tasks_are_kept_while_the_database_is_away(database: str, rows: asyncpg.Connection) -> None:
-    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
-        await tasks.add_task(plain, 0)
-        proxy.cut()
-        refs = [tasks.add_task(plain, number) for number in range(1, 6)]
-        await asyncio.sleep(0)
-        await proxy.open()
-        await asyncio.gather(*(ref.get_task_id() for ref in refs))
-    assert await count(rows) == 6
-
-
-async def test_an_await_gives_up_in_time_and_the_next_one_tries_again(database: str, rows: asyncpg.Connection) -> None:
-    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
-        await tasks.add_task(plain, 0)
-        tasks._outbox.patience = 0.3
-        proxy.cut()
-        ref = tasks.add_task(plain, 1)
-        with pytest.raises(DatabaseUnavailable):
-            await ref
-        await proxy.open()
-        tasks._outbox.patience = outbox.PATIENCE
-        await ref
-    assert await count(rows) == 2
-
-
-async def test_a_connection_that_hangs_is_given_up_with_those_who_wait_for_it(
-    database: str, rows: asyncpg.Connection
-) -> None:
-    async with proxied(database) as (proxy, dsn), QueuedTasks.connect(dsn) as tasks:
-        await tasks.add_task(plain, 0)
-        tasks._outbox.patience = 0.3
-        proxy.freeze()
-        ref = tasks.add_task(plain, 1)
-        with pytest.raises(DatabaseUnavailable):
-            await ref
-        proxy.cut()
-        await proxy.open()
-        tasks._outbox.patience = outbox.PATIENCE
-        await ref
-    assert await count(rows) == 2
-
-
-async def test_a_full_outbox_refuses_more(tasks: QueuedTasks) -> None:
-    with patch.object(outbox, "LIMIT", 3):
-        for number in range(3):
-            tasks.add_task(plain, number)
-        with pytest.raises(DatabaseUnavailable, match="3 tasks wait"):
-            tasks.add_task(plain, 4)
 
 
 async def test_a_pre_create_hook_changes_the_context(tasks: QueuedTasks) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -18,12 +18,6 @@ Hooked = Callable[[HookPoint, Hook], AbstractContextManager[None]]
 
 
 def work(value: Any = None) -> None: ...
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
 
 
 @pytest.fixture

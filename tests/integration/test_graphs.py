@@ -19,12 +19,6 @@ def work(value: Any = None) -> None: ...
 
 
 @pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
-
-
-@pytest.fixture
 async def store(database: str) -> AsyncIterator[Store]:
     async with AsyncExitStack() as stack:
         yield await Store.open(database, stack)

@@ -45,13 +45,6 @@ async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
         yield handle
 
 
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
 async def end(rows: asyncpg.Connection, id: UUID, state: str, *rest: str | None) -> list[str]:
     """End a task as a settlement does, and tell whoever waits; `rest`: result, exception's name, message, traceback."""
     values = [*rest, None, None, None, None][:4]

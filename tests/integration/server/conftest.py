@@ -1,4 +1,4 @@
-"""What the tests of servers share: a handle that enqueues, and the rows behind it."""
+"""What the tests of servers share: a server, and the rows behind it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from queued_tasks import QueuedTasks
 from tests.servers import Rows, Server, rows_of, running_server
 
 
@@ -15,13 +14,6 @@ async def server(database: str) -> AsyncIterator[Server]:
     """A server with one worker."""
     async with running_server(database) as server:
         yield server
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    """The queue, as a script sees it."""
-    async with QueuedTasks.connect(database) as tasks:
-        yield tasks
 
 
 @pytest.fixture

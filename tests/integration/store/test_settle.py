@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from uuid_utils.compat import uuid7
 
-from queued_tasks.runtime.task import ContextWrite, LogWrite, ServerId
-from tests.store import Store, blocked, ended, new_task
+from queued_tasks.runtime.task import ContextWrite, LogWrite
+from tests.store import Store, ended, new_task
 from tests.waiting import wait_until
 
 
@@ -282,70 +282,6 @@ async def test_a_wish_comes_too_late_for_a_task_that_is_done(store: Store) -> No
     assert (await store.state(task), await store.count("interrupt")) == ("done", 0)
 
 
-async def test_whoever_waits_is_told_of_the_end_once(store: Store) -> None:
-    task = await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    await store.session.fetch("subscribe", [task.id], "topic")
-    settlement = await store.settle(server, ended(it))
-    assert settlement.told == {"topic": [str(task.id)]}
-    assert await store.count("waiter") == 0
-
-
-@pytest.mark.parametrize(("wish", "delay"), [("cancel", 0.0), ("stop", 0.0), (None, math.inf)])
-async def test_whoever_waits_is_told_of_a_cancelled_and_of_a_stopped_task(
-    store: Store, wish: str | None, delay: float
-) -> None:
-    task = await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    await store.session.fetch("subscribe", [task.id], "topic")
-    if wish:
-        await store.rows("select queued_tasks.wish($1, $2)", [task.id], wish)
-    settlement = await store.settle(server, ended(it, "interrupted", delay=delay))
-    assert settlement.told == {"topic": [str(task.id)]}
-
-
-async def test_nobody_is_told_of_a_retry(store: Store) -> None:
-    task = await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    await store.session.fetch("subscribe", [task.id], "topic")
-    assert (await store.settle(server, ended(it, "failed", delay=0.0))).told == {}
-    assert await store.count("waiter") == 1
-
-
-async def test_a_task_that_is_removed_at_its_end_stays_for_whoever_waits_for_its_result(store: Store) -> None:
-    task = await store.one(auto_remove=True)
-    await store.session.fetch("subscribe", [task.id], "topic")
-    await store.run(await store.server(), result="5")
-    assert (await store.reads.ends([task.id]))[task.id]["result"] == "5"
-
-
-async def test_two_who_read_a_result_at_once_leave_nothing_behind(store: Store) -> None:
-    task, other = await store.one(auto_remove=True), await store.another()
-    for topic in ("first", "second"):
-        await store.session.fetch("subscribe", [task.id], topic)
-    await store.run(await store.server(), result="5")
-    await store.begin()
-    await store.session.fetch("have_read", [task.id], "first")
-    second = await blocked(await store.another(), other, other.session.fetch("have_read", [task.id], "second"))
-    await store.commit()
-    await second
-    assert (await store.state(task), await store.count("lingering")) == (None, 0)
-
-
-async def test_a_result_that_nobody_comes_to_read_does_not_stay(store: Store) -> None:
-    task = await store.one(auto_remove=True)
-    for topic in ("first", "second"):
-        await store.session.fetch("subscribe", [task.id], topic)
-    await store.run(await store.server(), result="5")
-    assert await store.upkeep.remove_lingering(10) == 0
-    await store.rows("update queued_tasks.lingering set since = now() - interval '1 minute'")
-    await store.upkeep.remove_lingering(10)
-    assert (await store.state(task), await store.count("lingering")) == (None, 0)
-
-
 async def test_a_task_that_logged_an_error_is_not_removed_at_its_end(store: Store) -> None:
     task = await store.one(auto_remove=True)
     server = await store.server()
@@ -370,72 +306,6 @@ async def test_a_removed_task_leaves_a_tombstone_and_nothing_else(store: Store) 
     tables = ("task", "result", "context", "log", "unique_task", "interrupt", "lease")
     assert [await store.count(table) for table in tables] == [0] * len(tables)
     assert await store.rows("select id from queued_tasks.tombstone") == [it.id]
-
-
-async def test_contexts_of_a_foreign_server_are_refused(store: Store) -> None:
-    await store.one()
-    it = await store.claim_one(await store.server())
-    await store.tasks.record(ServerId(uuid7()), [ContextWrite(it, 1, "{}")], [])
-    assert await store.count("context") == 0
-
-
-async def test_log_lines_of_a_foreign_server_are_refused(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    line = LogWrite(it, 0.0, 20, "app", "hello", None)
-    await store.tasks.record(ServerId(uuid7()), [], [line])
-    await store.settle(server, ended(it))
-    await store.tasks.record(ServerId(uuid7()), [], [line])
-    assert await store.count("log") == 0
-
-
-async def test_a_log_line_that_comes_after_the_recorded_end_is_kept(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    (it,) = await store.run(server)
-    await store.tasks.record(server, [], [LogWrite(it, 0.0, 20, "app", "late", None)])
-    assert await store.count("log") == 1
-
-
-async def test_a_log_line_that_comes_after_a_rescue_is_refused(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    await store.rescue(server)
-    await store.tasks.record(server, [], [LogWrite(it, 0.0, 20, "app", "late", None)])
-    assert await store.count("log") == 0
-
-
-async def test_log_lines_keep_their_order_and_their_level(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    levels = [20, 10, 35, 50]
-    await store.tasks.record(server, [], [LogWrite(it, 0.0, level, "app", str(level), None) for level in levels])
-    lines = await store.reads.logs(it.id, after=None, limit=3)
-    assert [line.level for line in lines] == ["INFO", "DEBUG", "35"]
-    assert [line.message for line in await store.reads.logs(it.id, after=None, limit=9)] == ["20", "10", "35", "50"]
-
-
-async def test_an_older_version_of_a_context_never_replaces_a_newer_one(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    for version in (1, 3, 2):
-        await store.tasks.record(server, [ContextWrite(it, version, f'{{"version": {version}}}')], [])
-    task = await store.reads.task(it.id)
-    assert task is not None
-    assert task.context == {"version": 3}
-
-
-async def test_versions_of_a_context_do_not_pile_up(store: Store) -> None:
-    await store.one()
-    server = await store.server()
-    it = await store.claim_one(server)
-    for version in range(20):
-        await store.tasks.record(server, [ContextWrite(it, version, "{}")], [])
-    assert await store.count("context") == 1
 
 
 @pytest.mark.parametrize("attempts", [["blocked"], ["blocked", "failed"]])

@@ -6,20 +6,18 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
-from typing import Annotated, Any
+from typing import Any
 
 import asyncpg
 import pytest
-from fastapi import Depends, FastAPI
-from httpx import ASGITransport, AsyncClient
 from loguru import logger
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from queued_tasks import QueuedTasks, Settings, Task, TaskSpec, TaskState, on_post_create, on_pre_create
-from queued_tasks.integrations.fastapi import Inject, lifespan
 from queued_tasks.runtime.errors import InvalidState, InvalidTask, SchemaOutdated
 from queued_tasks.runtime.hooks import HookTask
 from tests.databases import connected
+from tests.orders import left
 from tests.store import Store
 from tests.ways import ALL, AWAITED, BLOCKING, SESSIONS, Undo, Way, way
 
@@ -27,25 +25,6 @@ every_way = pytest.mark.parametrize("kind", ALL)
 
 
 def work(value: Any = None) -> None: ...
-
-
-@pytest.fixture
-async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
-    async with QueuedTasks.connect(database) as handle:
-        yield handle
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connected(database) as connection:
-        await connection.execute("create table orders (id integer)")
-        yield connection
-
-
-@pytest.fixture
-async def open_way(database: str, kind: str, rows: asyncpg.Connection) -> AsyncIterator[Way]:
-    async with way(kind, database) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -61,15 +40,6 @@ def said() -> Iterator[list[str]]:
     sink = logger.add(lambda line: lines.append(str(line)), level="ERROR")
     yield lines
     logger.remove(sink)
-
-
-async def left(rows: asyncpg.Connection) -> tuple[int, int]:
-    """How many orders and tasks are there for others to see."""
-    row = await rows.fetchrow(
-        "select (select count(*) from orders), (select count(*) from queued_tasks.inbox i"
-        " join queued_tasks.task t on t.id = i.id)"
-    )
-    return row[0], row[1]
 
 
 @every_way
@@ -288,64 +258,6 @@ async def test_a_child_elsewhere_needs_its_parent_committed(
         await opened.commit()
     child = await tasks.add_task_async(work, parent=parent)
     assert child.state is TaskState.WAITING
-
-
-async def test_a_task_that_nobody_awaits_makes_the_route_fail(database: str, rows: asyncpg.Connection) -> None:
-    app = FastAPI(lifespan=lifespan(dsn=database))
-
-    @app.post("/")
-    async def forgetful(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)]) -> None:
-        tasks.add_task(work, "of the request")
-        async with rows.transaction():
-            tasks.on(rows).add_task(work)
-
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test") as client,
-    ):
-        assert (await client.post("/")).status_code == 500
-    assert await rows.fetchval("select count(*) from queued_tasks.task") == 0
-
-
-async def test_the_error_of_such_a_route_says_what_is_missing(database: str, rows: asyncpg.Connection) -> None:
-    app = FastAPI(lifespan=lifespan(dsn=database))
-
-    @app.post("/")
-    async def forgetful(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)]) -> None:
-        tasks.on(rows).add_task(work)
-
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
-    ):
-        with pytest.raises(InvalidState, match="never awaited"):
-            await client.post("/")
-
-
-async def test_a_session_that_a_dependency_commits_after_the_route_takes_its_tasks_along(
-    database: str, rows: asyncpg.Connection
-) -> None:
-    app = FastAPI(lifespan=lifespan(dsn=database))
-    engine = create_async_engine(database.replace("postgresql://", "postgresql+asyncpg://"))
-
-    async def session() -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(engine) as opened:
-            yield opened
-            await opened.commit()
-
-    own = Depends(session)
-
-    @app.post("/")
-    async def order(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)], session: AsyncSession = own) -> None:
-        tasks.on(session).add_task(work)
-
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
-    ):
-        assert (await client.post("/")).status_code == 200
-    await engine.dispose()
-    assert await left(rows) == (0, 1)
 
 
 async def test_a_task_that_nobody_awaits_is_logged_when_it_is_collected(

@@ -1,0 +1,93 @@
+"""What `lifespan()` opens: the handle of a worker, a server of its own as a child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from queued_tasks.integrations import fastapi as integration
+from queued_tasks.integrations.fastapi import lifespan
+from queued_tasks.runtime import handles
+from queued_tasks.runtime.handles import QueuedTasks
+from queued_tasks.runtime.settings import Settings
+from tests.waiting import wait_until
+
+
+async def test_in_a_worker_lifespan_gives_the_handle_of_the_worker(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with QueuedTasks.connect(database) as handle:
+        monkeypatch.setattr(handles, "worker_handle", handle)
+        app = FastAPI()
+        async with lifespan(workers=3, dsn="postgresql://nobody@127.0.0.1:1/x")(app):
+            assert app.state.queued_tasks is handle
+
+
+APPLICATION = """
+from fastapi import FastAPI
+from queued_tasks import QueuedTasks
+from queued_tasks.integrations.fastapi import Inject, lifespan
+
+app = FastAPI(lifespan=lifespan(workers=1))
+
+async def double(number: int) -> int:
+    return 2 * number
+
+@app.post("/double/{number}")
+async def route(number: int, tasks: QueuedTasks = Inject(QueuedTasks)) -> int:
+    return await tasks.add_task(double, number).wait(60)
+"""
+
+
+async def test_workers_run_the_tasks_in_a_child_that_leaves_with_the_application(
+    database: str, rows: asyncpg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(APPLICATION)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serving = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "shop:app", "--port", str(port), "--log-level", "critical"),
+        cwd=tmp_path,
+        env={**os.environ, "QUEUE_DATABASE_URL": database},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+
+            async def answers() -> bool:
+                try:
+                    return (await http.get("/docs")).status_code == 200
+                except httpx.ConnectError:
+                    return False
+
+            await wait_until(answers)
+            assert (await http.post("/double/21")).json() == 42
+    finally:
+        serving.terminate()
+        await serving.wait()
+    assert await rows.fetchval("select count(*) from queued_tasks.heartbeat") == 0
+
+
+def test_an_application_is_found_where_it_was_made() -> None:
+    name, folder = integration._place_of(found_app)
+    assert (name, (folder / "tests" / "integration" / "test_lifespan.py").exists()) == (f"{__name__}:found_app", True)
+
+
+def test_given_settings_reach_the_child() -> None:
+    settings = Settings(database_url="postgresql://u:p@h/d", polling_interval=1.5, allowed_modules=("a", "b"))
+    assert integration._environ(settings) == {
+        "QUEUE_DATABASE_URL": "postgresql://u:p@h/d",
+        "QUEUE_POLLING_INTERVAL": "1.5",
+        "QUEUE_ALLOWED_MODULES": "a,b",
+    }
+
+
+found_app = FastAPI()
