@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ async def _start(
     from ...actors.console import configure
     from ...actors.server import run
 
+    gc.freeze()  # what is imported stays: no need to look through it again and again
     configure(settings.log_format)
     try:
         dsn = await prepare(settings)

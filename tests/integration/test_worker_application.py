@@ -132,3 +132,10 @@ async def test_hooks_run_around_tasks_and_workers(kind: str, suffix: str, monkey
     assert lines[failed.no] == f"after fail{suffix}: None ValueError"
     assert any("RuntimeError: a hook's own" in (line.exception or "") for line in supervisor.lines)
     assert "stopped: at the start" in [record.message for record in supervisor.all(wire.Record)]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_the_collector_leaves_alone_what_the_application_imported(kind: str) -> None:
+    async with worker(kind, app=f"{TASKS}:own") as supervisor:
+        end = await supervisor.result_of("collects_this_module")
+    assert end.result == "false"
