@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -12,8 +12,14 @@ from .codec import encode_json
 from .hooks import HookTask
 from .task import NewTask
 
-if TYPE_CHECKING:
-    from .outbox import Outbox
+
+class Home(Protocol):
+    """Where a task waits until it is written: an outbox."""
+
+    connection: object | None
+
+    async def settle(self, entry: Entry) -> None:
+        """Write what was added up to this task."""
 
 
 class Entry:
@@ -26,7 +32,7 @@ class Entry:
     __slots__ = ("asked", "created", "error", "expected", "family", "home", "id", "seen", "task", "tried")
 
     def __init__(
-        self, task: NewTask, home: Outbox, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
+        self, task: NewTask, home: Home, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
     ) -> None:
         self.id = task.id
         self.task = task

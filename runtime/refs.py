@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-from .backend import not_found, result_of
+from .backend import Backend, not_found, result_of
+from .entry import Entry
 from .task import Json, TaskState
 from .watch import TaskUpdate, watch
-
-if TYPE_CHECKING:
-    from .backend import Backend
-    from .entry import Entry
 
 
 class Ref:
