@@ -10,7 +10,7 @@ from tests.databases import connected
 from tests.fault.cluster import Cluster, cluster
 from tests.fault.disk import Disk, small_disk
 from tests.fault.trial import Trial
-from tests.servers import Rows, running_server
+from tests.servers import Rows, Server, running_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("clusters")
@@ -47,16 +47,20 @@ async def move(table: str, database: str, disk: Disk) -> None:
         await connection.execute(f"alter table queued_tasks.{table} set tablespace small")
 
 
+async def fill_under_load(disk: Disk, trial: Trial, server: Server) -> None:
+    await trial.add(200, 0.1)
+    await trial.begun(100)
+    disk.fill()
+    await wait_until(lambda: NO_ROOM in server.said, deadline=60)
+
+
 async def test_tasks_end_while_there_is_no_room_for_what_they_log(
     database: str, disk: Disk, trial: Trial, rows: Rows
 ) -> None:
     await move("log", database, disk)
     async with running_server(database, workers=2, concurrency=20) as server:
         async with trial.stream(every=0.005):
-            await trial.add(200, 0.1)
-            await trial.begun(100)
-            disk.fill()
-            await wait_until(lambda: NO_ROOM in server.said, deadline=60)
+            await fill_under_load(disk, trial, server)
             ended = await rows.value(ENDED)
             await wait_until(lambda: rows.value(f"select ({ENDED}) > $1", ended + 100), deadline=60)
             logged = await rows.value(LOGGED)
@@ -71,10 +75,7 @@ async def test_ends_of_tasks_are_kept_while_there_is_no_room_for_them(database: 
     await move("result", database, disk)
     async with running_server(database, workers=2, concurrency=20) as server:
         async with trial.stream(every=0.005):
-            await trial.add(200, 0.1)
-            await trial.begun(100)
-            disk.fill()
-            await wait_until(lambda: NO_ROOM in server.said, deadline=60)
+            await fill_under_load(disk, trial, server)
             await trial.begun(len(trial.runs()) + 20)
             disk.free()
             await trial.goes_on()

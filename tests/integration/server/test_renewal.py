@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from queued_tasks import QueuedTasks, WorkerDied
+from queued_tasks import QueuedTasks, TaskRef, WorkerDied
 from tests.apps import growing, work
 from tests.servers import Rows, Server, go, held_tasks, marks, running_server, started
 from tests.waiting import wait_until
@@ -47,10 +47,7 @@ async def test_a_worker_that_is_replaced_finishes_what_runs_and_takes_no_more(
     database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
     async with running_server(database, max_tasks_per_worker=3) as server:
-        (held,) = await held_tasks(tasks, tmp_path, 1)
-        await wait_until(lambda: started(tmp_path) == 1)
-        old = await tasks.add_task(work.pid).wait(LIMIT)
-        await wait_until(lambda: _ran_elsewhere(tasks, old))
+        held, old = await _held_in_one_that_is_replaced(tasks, tmp_path)
         assert psutil.pid_exists(old)
         go(tmp_path)
         assert await held.wait(LIMIT) == old
@@ -115,10 +112,7 @@ async def test_a_worker_that_is_killed_while_it_finishes_gives_its_tasks_back(
     database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
     async with running_server(database, max_tasks_per_worker=2):
-        (held,) = await held_tasks(tasks, tmp_path, 1)
-        await wait_until(lambda: started(tmp_path) == 1)
-        old = await tasks.add_task(work.pid).wait(LIMIT)
-        await wait_until(lambda: _ran_elsewhere(tasks, old))
+        held, old = await _held_in_one_that_is_replaced(tasks, tmp_path)
         psutil.Process(old).send_signal(signal.SIGKILL)
         await wait_until(lambda: started(tmp_path) == 2)
         go(tmp_path)
@@ -130,10 +124,7 @@ async def test_sigterm_while_a_worker_finishes_lets_it_go_on_for_the_grace(
     database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
 ) -> None:
     async with running_server(database, max_tasks_per_worker=2) as server:
-        (held,) = await held_tasks(tasks, tmp_path, 1)
-        await wait_until(lambda: started(tmp_path) == 1)
-        old = await tasks.add_task(work.pid).wait(LIMIT)
-        await wait_until(lambda: _ran_elsewhere(tasks, old))
+        held, old = await _held_in_one_that_is_replaced(tasks, tmp_path)
         server.signal(signal.SIGTERM)
         await wait_until(lambda: "draining" in server.said)
         go(tmp_path)
@@ -175,6 +166,15 @@ def _server_of(folder: Path, database: str, **settings: object) -> AbstractAsync
         allowed_modules="tests.apps",
         **settings,  # type: ignore[arg-type]
     )
+
+
+async def _held_in_one_that_is_replaced(tasks: QueuedTasks, folder: Path) -> tuple[TaskRef, int]:
+    """A task in a worker that takes no more, and the id of the worker's process."""
+    (held,) = await held_tasks(tasks, folder, 1)
+    await wait_until(lambda: started(folder) == 1)
+    old: int = await tasks.add_task(work.pid).wait(LIMIT)
+    await wait_until(lambda: _ran_elsewhere(tasks, old))
+    return held, old
 
 
 async def _ran_elsewhere(tasks: QueuedTasks, pid: int) -> bool:

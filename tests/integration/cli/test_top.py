@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from io import StringIO
 
 import pytest
@@ -12,19 +11,13 @@ from queued_tasks import Settings
 from queued_tasks.integrations.cli.top import look_at
 from queued_tasks.integrations.cli.top_screen import draw, share
 from queued_tasks.runtime.store.link import Link
-from tests.command import Rows, queued_tasks, rows_in
+from tests.command import Rows, queued_tasks
 from tests.terminal import on_terminal
 
 FIELDS = [
     *("at", "tasks", "oldest_waiting_seconds", "claimed_per_minute", "settled_per_minute"),
     *("servers", "channels", "running", "failures"),
 ]
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
 
 
 async def fill(rows: Rows, *, running: int = 1, failed: int = 1) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
-import pytest
-
-from tests.command import Rows, queued_tasks, rows_in
+from tests.command import Rows, queued_tasks
 from tests.databases import connected
 from tests.proxy import proxied
 from tests.terminal import on_terminal
@@ -16,12 +13,6 @@ KINDS = {
     "async": {"workers": 2, "slots": 200, "busy": 3},
     "sync": {"workers": 1, "slots": 1, "busy": 0},
 }
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
 
 
 async def lose(database: str, server: UUID) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from queued_tasks.runtime.task import Task
-from tests.command import Rows, queued_tasks, rows_in
+from tests.command import Rows, queued_tasks
 from tests.databases import connected
 
 AWAY = "postgresql://somebody:hunter2@127.0.0.1:1/none"
@@ -23,12 +22,6 @@ SERVER_FIELDS = (
 )
 COUNTS = {"enqueued": 0, "waiting": 0, "doing": 0, "done": 0, "failed": 0, "cancelled": 0, "stopped": 0}
 READING = [("status",), ("servers",), ("stats",), ("tasks", "list")]
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
 
 
 # ---- documents

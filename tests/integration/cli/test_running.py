@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from queued_tasks.runtime.task import Task
-from tests.command import Rows, queued_tasks, rows_in, started
+from tests.command import Rows, queued_tasks, started
 from tests.databases import with_database
 from tests.waiting import wait_until
 
@@ -39,12 +39,6 @@ app = FastAPI(lifespan=lifespan)
 async def add(number: int, tasks = Depends(get_tasks)):
     return {"id": tasks.add_task(double, number).id}
 """
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
 
 
 @pytest.fixture

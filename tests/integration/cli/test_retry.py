@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
-import pytest
-
-from tests.command import Rows, queued_tasks, rows_in
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
+from tests.command import Rows, queued_tasks
 
 
 async def test_clear_asks_and_a_no_leaves_all_as_it_was(database: str, rows: Rows) -> None:

@@ -19,18 +19,12 @@ from queued_tasks.runtime.gates import parse_limits
 from queued_tasks.runtime.store.gates import GateStore
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.schedules import Declaration, ScheduleStore
-from tests.command import Rows, queued_tasks, rows_in
+from tests.command import Rows, queued_tasks
 from tests.databases import connected
 from tests.servers import running_server
 
 AWAY = "postgresql://postgres@127.0.0.1:1/postgres"
 LONG_AGO = timedelta(hours=1)
-
-
-@pytest.fixture
-async def rows(database: str) -> AsyncIterator[Rows]:
-    async with rows_in(database) as access:
-        yield access
 
 
 @pytest.fixture
