@@ -270,7 +270,7 @@ class Client:
         id, signs = outbox.make_id(), self.backend.signs
         task = new_task(func, args, kwargs, options, settings=self.settings, id=id, signs=signs)
         entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
-        if on_pre_create:
+        if on_pre_create.used:  # an attribute, as it is asked for each task
             entry.ask_hooks()
         return entry
 

@@ -72,12 +72,13 @@ class HookTask:
 
 
 class HookPoint:
-    """One decorator and the functions that it has collected, in the order of their registration."""
+    """One decorator and the functions that it has collected, in the order of their registration; `used` if any."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sync: list[Hook] = []
         self.asynchronous: list[Hook] = []
+        self.used = False
 
     @overload
     def __call__(self, hook: H, /) -> H: ...
@@ -94,13 +95,14 @@ class HookPoint:
         return self._add if hook is None else self._add(hook)
 
     def __bool__(self) -> bool:
-        return bool(self.sync or self.asynchronous)
+        return self.used
 
     def remove(self, hook: Hook) -> None:
         """Forget a function; one that was never registered is none of our business."""
         for hooks in (self.sync, self.asynchronous):
             if hook in hooks:
                 hooks.remove(hook)
+        self.used = bool(self.sync or self.asynchronous)
 
     def _add(self, hook: H) -> H:
         if not callable(hook):
@@ -108,6 +110,7 @@ class HookPoint:
         hooks = self.asynchronous if inspect.iscoroutinefunction(hook) else self.sync
         if hook not in hooks:
             hooks.append(hook)
+        self.used = True
         return hook
 
 

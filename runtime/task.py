@@ -98,10 +98,16 @@ class TaskSpec:
         kwargs: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
-        object.__setattr__(self, "func", func)
-        object.__setattr__(self, "args", tuple(args))
-        object.__setattr__(self, "kwargs", dict(kwargs or {}))
-        object.__setattr__(self, "options", options)
+        _set_func(self, func)
+        _set_args(self, tuple(args))
+        _set_kwargs(self, dict(kwargs) if kwargs else {})
+        _set_options(self, options)
+
+
+# object.__setattr__ would look them up by name for each of a hundred thousand
+_set_func, _set_args, _set_kwargs, _set_options = (
+    vars(TaskSpec)[name].__set__ for name in ("func", "args", "kwargs", "options")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
