@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from queued_tasks.runtime.gates import Gate, parse_limits
 from queued_tasks.runtime.store.gates import GateStore
-from tests.queue_calls import Call, Dice, World, equal
+from tests.dice import Dice
+from tests.queue_calls import Call, World, equal
 from tests.queue_model import QueueModel
 from tests.store import Store
 

@@ -8,7 +8,8 @@ from uuid import UUID
 import asyncpg
 
 from queued_tasks.runtime.posting import document_of, losers_of
-from tests.queue_calls import Call, Dice, World, described, equal, new_tasks, same_count, short, some_ids
+from tests.dice import Dice
+from tests.queue_calls import Call, World, described, equal, new_tasks, same_count, short, some_ids
 from tests.queue_model import QueueModel
 from tests.store import Store
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 from uuid_utils.compat import uuid7
@@ -17,10 +17,9 @@ from queued_tasks.runtime.store.lanes import Lane
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.store.servers import Peer
 from queued_tasks.runtime.task import Claimed, ContextWrite, Executor, LeaseId, LogWrite, NewTask, ServerId, Settled
+from tests.dice import Dice
 from tests.queue_model import QueueModel
 from tests.store import Store, ended, new_task
-
-T = TypeVar("T")
 
 OUTCOMES: Sequence[tuple[str, float | None]] = [
     *[("done", None)] * 5,
@@ -33,28 +32,6 @@ OUTCOMES: Sequence[tuple[str, float | None]] = [
     ("crashed", 0),
     ("stopped", math.inf),
 ]
-
-
-class Dice:
-    """Choices, made from numbers that were drawn before."""
-
-    def __init__(self, rolls: Sequence[int]) -> None:
-        self._rolls = iter((*rolls, *[0] * 1000))
-
-    def below(self, end: int) -> int:
-        return next(self._rolls) % end
-
-    def chance(self, of: int) -> bool:
-        """True once in so many times."""
-        return self.below(of) == of - 1
-
-    def pick(self, things: Sequence[T]) -> T:
-        return things[self.below(len(things))]
-
-    def some(self, things: Sequence[T], most: int) -> list[T]:
-        """At least one of them, if there are any, in their order."""
-        places = {self.below(len(things)) for _ in range(1 + self.below(most))} if things else set()
-        return [things[place] for place in sorted(places)]
 
 
 @dataclass(frozen=True)

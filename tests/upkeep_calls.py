@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.queue_calls import Call, Dice, World, equal
+from tests.dice import Dice
+from tests.queue_calls import Call, World, equal
 from tests.queue_model import QueueModel
 from tests.store import Store
 

@@ -31,7 +31,8 @@ from tests import inbox_calls as inbox
 from tests import queue_calls as calls
 from tests import upkeep_calls as upkeep
 from tests.databases import fresh_database
-from tests.queue_calls import Call, Dice, World
+from tests.dice import Dice
+from tests.queue_calls import Call, World
 from tests.queue_look import EMPTY, LATER, SNAPSHOT, compare, take_turns
 from tests.queue_model import QueueModel
 from tests.store import Store

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from typing import Any
 
 import pytest
 
+from queued_tasks.runtime.task import NewTask
 from tests.store import Store, blocked, ended, new_task
 
 
@@ -65,27 +68,13 @@ async def test_a_child_that_is_added_to_a_failed_parent_frees_its_key(store: Sto
 
 
 async def test_of_two_writers_at_once_the_second_loses_to_the_first(store: Store) -> None:
-    one, two = await store.another(), await store.another()
-    first, second = new_task(unique_key="k"), new_task(unique_key="k")
-    await store.tasks.lanes.ensure([first])
-    await one.tasks.lanes.refresh()
-    await two.tasks.lanes.refresh()
-    await one.begin()
-    await one.tasks.add([first])
-    late = await blocked(store, two, two.tasks.add([second]))
+    one, late, first, second = await _held_up(store)
     await one.commit()
     assert await late == {second.id: first.id}
 
 
 async def test_a_writer_wins_when_the_first_is_rolled_back(store: Store) -> None:
-    one, two = await store.another(), await store.another()
-    first, second = new_task(unique_key="k"), new_task(unique_key="k")
-    await store.tasks.lanes.ensure([first])
-    await one.tasks.lanes.refresh()
-    await two.tasks.lanes.refresh()
-    await one.begin()
-    await one.tasks.add([first])
-    late = await blocked(store, two, two.tasks.add([second]))
+    one, late, first, second = await _held_up(store)
     await one.session.connection.execute("rollback")
     assert await late == {}
     assert await store.states([first, second]) == [None, "enqueued"]
@@ -154,3 +143,16 @@ async def test_a_repeated_write_of_an_ended_task_takes_its_key_no_more(store: St
 async def test_a_repeated_write_of_a_winner_is_no_loser(store: Store) -> None:
     task = await store.one(unique_key="k")
     assert await store.tasks.add([task], repeat=True) == {}
+
+
+async def _held_up(store: Store) -> tuple[Store, asyncio.Future[Any], NewTask, NewTask]:
+    """A writer whose transaction is open, the answer to come to one that wants its key, and the task of each."""
+    one, two = await store.another(), await store.another()
+    first, second = new_task(unique_key="k"), new_task(unique_key="k")
+    await store.tasks.lanes.ensure([first])
+    await one.tasks.lanes.refresh()
+    await two.tasks.lanes.refresh()
+    await one.begin()
+    await one.tasks.add([first])
+    late = await blocked(store, two, two.tasks.add([second]))
+    return one, late, first, second
