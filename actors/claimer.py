@@ -99,9 +99,9 @@ class Claimer(Actor[ClaimerMessage]):
 
     async def receive(self, message: ClaimerMessage) -> None:
         match message:
-            case Freed(worker, count):
+            case Freed(worker, count, run):
                 for kind in self._kinds.values():
-                    kind.freed(worker, count)
+                    kind.freed(worker, count, run)
                 self._count()
                 self.ref.tell(Go())
             case Go():

@@ -16,9 +16,10 @@ _EXPIRED = Verdict("cancelled", None, None, "it expired before it was its turn")
 
 
 class Held(msgspec.Struct, eq=False):
-    """An attempt that the process has. `started` is when it was first seen among those that run."""
+    """An attempt that the process has. `placed` is when it went there, `started` when it was first seen to run."""
 
     claimed: Claimed
+    placed: float = 0.0
     started: float | None = None
     wished: float | None = None  # when somebody wanted it to end
     told: float | None = None  # when it was first heard that it was told to end, and had not

@@ -47,11 +47,14 @@ class Kind:
         self.rooms.pop(worker, None)
         self._freed_at.pop(worker, None)
 
-    def freed(self, worker: int, count: int) -> None:
-        """So many attempts of this worker, if it is one of them, have ended."""
+    def freed(self, worker: int, count: int, run: bool) -> None:
+        """So many attempts of this worker, if it is one of them, have ended, or were given back."""
         if room := self.rooms.get(worker):
             now = time.monotonic()
             room.held -= count
+            if not run:
+                room.rate = 0.0  # whatever it was: it is learnt anew
+                return
             passed = max(now - self._freed_at.get(worker, now - RATE_MEMORY), 1e-6)
             weight = min(1.0, passed / RATE_MEMORY)
             room.rate += (count / passed - room.rate) * weight

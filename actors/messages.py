@@ -86,10 +86,11 @@ class Parted:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """So many of a worker's attempts have ended."""
+    """So many of a worker's attempts have ended, or, if they were not `run`, were given back."""
 
     worker: int
     count: int
+    run: bool = True
 
 
 @dataclass(frozen=True, slots=True)

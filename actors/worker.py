@@ -56,6 +56,7 @@ from .pulse import Pulse
 from .vitals import Vitals, WorkerVitals
 
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
+OVERSTAY = 1.0  # seconds; no attempt should have to wait so long in a process: see balance.AHEAD_SECONDS
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
@@ -93,6 +94,7 @@ class Worker(Actor[WorkerMessage]):
         self._notes = Notes()
         self._leave_by: float | None = None
         self._failure: str | None = None
+        self._relieved = 0.0  # when it was last asked to return what waits
         self._judgement: Judgement | None = None  # once it is killed
         self._retires: float | None = None  # it takes no more; so many seconds may its stop hooks take
         self._active = False
@@ -142,8 +144,7 @@ class Worker(Actor[WorkerMessage]):
             case LeasesGone(leases):
                 self._interrupt((no for no, held in self._held.items() if held.claimed.lease in leases), Why.DRAIN)
             case HandBack():
-                self._hand_back()
-                self._process.send(wire.HandBack())
+                self._return_unstarted()
             case Retire() | Overgrown() | Drain():
                 self._go(message)
             case wire.Returned(nos):
@@ -225,7 +226,8 @@ class Worker(Actor[WorkerMessage]):
 
     def _run(self, attempts: Iterable[Claimed]) -> None:
         numbered = [(next(self._numbers), claimed) for claimed in attempts]
-        self._held.update((no, Held(claimed)) for no, claimed in numbered)
+        now = time.monotonic()
+        self._held.update((no, Held(claimed, now)) for no, claimed in numbered)
         for frame in runs(numbered, verified=self._seals is not None):
             self._process.send(frame)
 
@@ -276,12 +278,20 @@ class Worker(Actor[WorkerMessage]):
             held.started = held.started or now
         if self._judgement is not None:
             return
+        self._relieve(now)
         self._pulse.measure(now)
         judgement = self._pulse.tick(self._running(), now) if self._active else None
         if judgement is None and self._leave_by is not None and now > self._leave_by:
             judgement = Judgement("it did not leave in time")
         if judgement is not None:
             self._kill(judgement)
+
+    def _relieve(self, now: float) -> None:
+        """Its tasks have become slower than they were: others may start what waits for them."""
+        waiting = next(islice(self._held.values(), self._argument.slots, None), None)
+        if waiting is not None and now > max(waiting.placed, self._relieved) + OVERSTAY:
+            self._relieved = now
+            self._return_unstarted()
 
     def _running(self) -> dict[int, Held]:
         return dict(islice(self._held.items(), self._argument.slots))
@@ -348,10 +358,14 @@ class Worker(Actor[WorkerMessage]):
         self._kept_back.clear()
         self._note_load()
 
+    def _return_unstarted(self) -> None:
+        self._hand_back()
+        self._process.send(wire.HandBack())
+
     def _give_back(self, unstarted: list[Claimed]) -> None:
         if unstarted:
             self._tell.settler.tell(Unstarted(unstarted))
-            self._tell.claimer.tell(Freed(self._number, len(unstarted)))
+            self._tell.claimer.tell(Freed(self._number, len(unstarted), run=False))
 
     def _park(self, no: int, stance: Stance) -> None:
         if (held := self._held.pop(no, None)) is not None:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-AHEAD_SECONDS = 0.02  # of work that a worker may hold beyond its slots: about two claims' round trips
-AHEAD_MOST = 400  # attempts
+AHEAD_SECONDS = 0.04  # of work that a worker may hold beyond its slots: a few claims' round trips
+AHEAD_MOST = 1_500  # attempts
 
 
 @dataclass(slots=True)

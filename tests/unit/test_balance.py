@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queued_tasks.runtime.balance import AHEAD_MOST, Room, pace, place, shares, wanted
+from queued_tasks.runtime.balance import AHEAD_MOST, AHEAD_SECONDS, Room, pace, place, shares, wanted
 
 rooms = st.dictionaries(
     st.integers(1, 8),
@@ -47,7 +47,7 @@ def test_a_single_free_slot_of_long_tasks_is_worth_a_claim() -> None:
 
 
 def test_a_worker_of_very_short_tasks_gets_some_ahead() -> None:
-    assert Room(100, held=100, rate=5_000).free == 100
+    assert Room(100, held=100, rate=5_000).free == 5_000 * AHEAD_SECONDS
 
 
 def test_what_is_given_ahead_is_bounded() -> None:
@@ -55,7 +55,7 @@ def test_what_is_given_ahead_is_bounded() -> None:
 
 
 def test_a_claim_waits_while_the_workers_have_most_of_it_ahead_of_them() -> None:
-    assert wanted({1: Room(100, held=450, rate=1e9)}) == 0
+    assert wanted({1: Room(100, held=100 + AHEAD_MOST // 2, rate=1e9)}) == 0
 
 
 def test_a_worker_that_does_not_answer_is_given_nothing() -> None:
