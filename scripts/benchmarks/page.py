@@ -27,6 +27,8 @@ COMPARED = {
     "paced": ("p99", "ms", True, "Enqueue to start at 1,000 tasks/s, 99th percentile"),
 }
 
+ROUTES = {"queued": "`tasks.add_task`", "plain": "one INSERT", "empty": "nothing: the limit"}
+
 
 def publish(written: dict[str, Any], results: Results) -> None:
     """Write the page and its charts."""
@@ -41,9 +43,9 @@ def publish(written: dict[str, Any], results: Results) -> None:
         "missed": _missed(found),
         "lost": _lost(results),
         "figures": "\n\n".join(_section(results, workload) for workload in COMPARED if results.cases(workload)),
-        "web": _rows(results, "fastapi", {"queued": "`tasks.add_task`", "plain": "one INSERT"}, "rate", "requests/s"),
+        "web": _rows(results, "fastapi", ROUTES, "rate", "requests/s"),
         "beside": _rows(results, "beside", {name: name for name in results.cases("beside")}, "rate", "tasks/s"),
-        "cost": _cost(results),
+        "cost": _cost(results, written["machine"]["cores"]),
         "limits": _limits(results),
         "peers": _peers(written["versions"]),
         "failures": "\n".join(f"- {_short(failure)}" for failure in results.failures) or "Nothing.",
@@ -103,17 +105,20 @@ def _rows(results: Results, workload: str, names: dict[str, str], key: str, unit
     return "\n".join([f"| | {unit}, median | rounds |", "|---|--:|---|", *rows])
 
 
-def _cost(results: Results) -> str:
-    """Where the CPU and the WAL of a drain go, a row a queue."""
-    keys = ("cpu_database_us", "cpu_started_us", "cpu_children_us", "wal_enqueue", "wal_run")
-    rows = [
-        f"| {_title(name)} | " + " | ".join(f"{results.median('drain', name, key) or 0:,.0f}" for key in keys) + " |"
-        for name in results.cases("drain")
-    ]
+def _cost(results: Results, cores: int) -> str:
+    """Where the CPU and the WAL of a drain go, a row a queue, and what the cores could do at that price."""
+    rows = []
+    for name in results.cases("drain"):
+        cpu = [results.median("drain", name, f"cpu_{part}_us") or 0 for part in ("database", "started", "children")]
+        wal = [results.median("drain", name, key) or 0 for key in ("wal_enqueue", "wal_run")]
+        most = cores * 1e6 / sum(cpu) if any(cpu) else 0
+        cells = [f"{value:,.1f}" for value in cpu] + [f"{value:,.0f}" for value in (most, *wal)]
+        rows.append(f"| {_title(name)} | " + " | ".join(cells) + " |")
     head = (
-        "| | database, µs | supervisor (or its workers), µs | workers, µs | WAL of the enqueue, bytes | of the rest |"
+        "| | database, µs | supervisor (or its workers), µs | workers, µs "
+        f"| {cores} cores at most, tasks/s | WAL of the enqueue, bytes | of the rest |"
     )
-    return "\n".join([head, "|---|--:|--:|--:|--:|--:|", *rows])
+    return "\n".join([head, "|---|--:|--:|--:|--:|--:|--:|", *rows])
 
 
 def _limits(results: Results) -> str:

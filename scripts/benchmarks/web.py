@@ -1,6 +1,6 @@
-"""A route that adds a task or writes a row, served by uvicorn, and the clients that keep 100 requests in flight.
+"""A route that adds a task, writes a row or does nothing, served by uvicorn, and the clients that keep 100 requests in flight.
 
-`python -m scripts.benchmarks.web queued|plain REQUESTS` prints the requests per second; another process sends them.
+`python -m scripts.benchmarks.web queued|plain|empty REQUESTS` prints the requests per second; another process sends them.
 """
 
 from __future__ import annotations
@@ -61,6 +61,17 @@ def plain() -> FastAPI:
     return app
 
 
+def empty() -> FastAPI:
+    """The application whose route only answers: as fast as any can be."""
+    app = FastAPI()
+
+    @app.post("/{task}")
+    async def add(task: int) -> dict[str, int]:
+        return {"task": task}
+
+    return app
+
+
 class Clients:
     """Connections that send one request after the other."""
 
@@ -94,13 +105,13 @@ async def ask(port: int, n: int) -> None:
 
 
 def main() -> None:
-    """Serve one of the two routes to clients of a process of their own, or be these."""
+    """Serve one of the routes to clients of a process of their own, or be these."""
     what, n = sys.argv[1], int(sys.argv[2])
     if what == "ask":
         uvloop.run(ask(int(sys.argv[3]), n))
         return
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        config = uvicorn.Config({"queued": queued, "plain": plain}[what](), log_level="warning", access_log=False)
+        config = uvicorn.Config({"queued": queued, "plain": plain, "empty": empty}[what](), log_level="warning", access_log=False)
         uvloop.run(_serve(uvicorn.Server(config), listener, n))
 
 
