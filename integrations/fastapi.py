@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeAlias, overload
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, HTTPException
-from fastapi.dependencies import utils as dependencies
 from loguru import logger
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -33,73 +32,37 @@ Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 PATIENCE = 4.0  # seconds that a request waits for its tasks to be written
 _RETRY_AFTER = "5"  # seconds
-_STACK = "fastapi_function_astack"  # where FastAPI keeps what to end with a route: half as dear as a `yield` for it
 _ENDED = "This route has ended: use request.app.state.queued_tasks, which lives as long as the application."
 
 _opened: WeakKeyDictionary[asyncio.AbstractEventLoop, QueuedTasks] = WeakKeyDictionary()
 
 
-class _Request:
-    """The tasks of one request."""
-
-    def __init__(self, connection: HTTPConnection) -> None:
-        everywhere = _application_handle(connection)
-        self._http = connection.scope["type"] == "http"
-        self._outbox = Outbox(everywhere.backend, together=True, patience=PATIENCE)
-        self.handle = QueuedTasks(everywhere.backend, self._outbox, everywhere.settings)
-
-    async def end(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Write them, unless the route has raised `error`."""
-        try:
-            if error is None:
-                await self._outbox.flush()
-        except DatabaseUnavailable as away:
-            error = away
-        finally:
-            self._outbox.discard(_ENDED)
-        if not isinstance(error, DatabaseUnavailable):
-            return
-        if not self._http:
-            raise error
+async def _request_handle(connection: HTTPConnection) -> AsyncIterator[QueuedTasks]:
+    everywhere = _application_handle(connection)
+    outbox = Outbox(everywhere.backend, together=True, patience=PATIENCE)
+    try:
+        yield QueuedTasks(everywhere.backend, outbox, everywhere.settings)
+        await outbox.flush()
+    except DatabaseUnavailable as error:
+        if connection.scope["type"] != "http":
+            raise
         raise HTTPException(
             503, "The task queue can't be reached: try again in a moment.", {"Retry-After": _RETRY_AFTER}
         ) from error
+    finally:
+        outbox.discard(_ENDED)
 
 
-async def get_tasks(connection: HTTPConnection) -> QueuedTasks:
+async def get_tasks(
+    # "function": the exit code runs before the response is sent; by default it runs after, when it's too late for a 500
+    handle: Annotated[QueuedTasks, Depends(_request_handle, scope="function")],
+) -> QueuedTasks:
     """The request's handle, for `Depends(get_tasks)`.
 
     What a route adds is written after it and before its response: 503 when the database is away, nothing when the route
     raises. Both drop the tasks. Whatever else shares the request, a dependency for one, gets the same handle.
     """
-    request = _Request(connection)
-    connection.scope[_STACK].push_async_exit(request.end)
-    return request.handle
-
-
-async def _until_the_route_ends(connection: HTTPConnection) -> AsyncIterator[QueuedTasks]:
-    async with AsyncExitStack() as stack:
-        request = _Request(connection)
-        stack.push_async_exit(request.end)
-        yield request.handle
-
-
-async def get_tasks_by_yield(
-    # "function": the exit code runs before the response is sent; by default it runs after, when it's too late for a 500
-    handle: Annotated[QueuedTasks, Depends(_until_the_route_ends, scope="function")],
-) -> QueuedTasks:
     return handle
-
-
-def _keeps_its_stack_there() -> bool:
-    """Whether this FastAPI has its stack under that name, which no documentation promises."""
-    code = getattr(getattr(dependencies, "solve_dependencies", None), "__code__", None)
-    return code is not None and _STACK in code.co_consts
-
-
-if not _keeps_its_stack_there():
-    get_tasks_by_yield.__doc__ = get_tasks.__doc__
-    get_tasks = get_tasks_by_yield  # type: ignore[assignment]  # FastAPI looks at what it takes
 
 
 def Inject(cls: type[QueuedTasks]) -> Any:  # noqa: N802  # the name is part of the contract

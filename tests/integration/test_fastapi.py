@@ -15,11 +15,10 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request
-from fastapi.dependencies import utils as dependencies
 from fastapi.responses import StreamingResponse
 
 from queued_tasks.integrations import fastapi as integration
-from queued_tasks.integrations.fastapi import Inject, get_tasks, get_tasks_by_yield, lifespan
+from queued_tasks.integrations.fastapi import Inject, get_tasks, lifespan
 from queued_tasks.runtime.errors import InvalidState
 from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.store.tasks import TaskStore
@@ -55,13 +54,6 @@ async def depends(tasks: QueuedTasks = Depends(get_tasks)) -> dict[str, UUID]:  
 @router.post("/annotated")
 async def annotated(tasks: Tasks) -> dict[str, UUID]:
     return {"id": tasks.add_task(work, "annotated").id}
-
-
-@router.post("/yield/{status}")
-async def by_yield(status: int, tasks: Annotated[QueuedTasks, Depends(get_tasks_by_yield)]) -> None:
-    tasks.add_task(work, "by yield")
-    if status != 200:
-        raise HTTPException(status)
 
 
 @router.post("/sync")
@@ -186,20 +178,6 @@ async def test_every_spelling_writes_the_task_before_the_response(
     answer = await http.post(f"/{path}")
     ids = [str(row["id"]) for row in await rows.fetch("select id from queued_tasks.task")]
     assert (answer.status_code, [answer.json()["id"]], await values(rows)) == (200, ids, [path])
-
-
-@pytest.mark.parametrize(("status", "written"), [(200, ["by yield"]), (409, [])])
-async def test_a_fastapi_that_keeps_its_stack_elsewhere_does_the_same(
-    http: httpx.AsyncClient, rows: asyncpg.Connection, status: int, written: list[str]
-) -> None:
-    assert (await http.post(f"/yield/{status}")).status_code == status
-    assert await values(rows) == written
-
-
-def test_this_fastapi_keeps_its_stack_where_it_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert integration._keeps_its_stack_there()
-    monkeypatch.setattr(dependencies, "solve_dependencies", served)
-    assert not integration._keeps_its_stack_there()
 
 
 async def test_dependencies_of_a_request_share_one_handle(http: httpx.AsyncClient, rows: asyncpg.Connection) -> None:
