@@ -86,6 +86,19 @@ async def test_who_waits_longer_than_it_wants_to_leaves_the_line() -> None:
     assert await relay.take(never)
 
 
+async def test_each_has_its_own_deadline_whatever_those_before_it_have() -> None:
+    relay, now = Relay(), asyncio.get_running_loop().time()
+    assert await relay.take(never)
+    patient = asyncio.create_task(relay.take(never, now + 60))
+    hasty = [asyncio.create_task(relay.take(never, now + after)) for after in (0.02, 0.01)]
+    with pytest.raises(TimeoutError):
+        await hasty[1]
+    with pytest.raises(TimeoutError):
+        await hasty[0]
+    relay.pass_on()
+    assert await patient
+
+
 class Notebook:
     """A writer that notes how many tasks it was given at once."""
 
