@@ -1,6 +1,7 @@
-"""A route that adds a task, writes a row or does nothing, served by uvicorn, and the clients that keep 100 requests in flight.
+"""A route that adds a task, writes a row or does nothing, served by uvicorn, and clients: 100 requests are in flight.
 
-`python -m scripts.benchmarks.web queued|plain|empty REQUESTS` prints the requests per second; another process sends them.
+`python -m scripts.benchmarks.web queued|plain|empty REQUESTS` prints the requests per second; another process sends
+them.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ def main() -> None:
         uvloop.run(ask(int(sys.argv[3]), n))
         return
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        config = uvicorn.Config({"queued": queued, "plain": plain, "empty": empty}[what](), log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            {"queued": queued, "plain": plain, "empty": empty}[what](), log_level="warning", access_log=False
+        )
         uvloop.run(_serve(uvicorn.Server(config), listener, n))
 
 
