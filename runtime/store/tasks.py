@@ -204,8 +204,8 @@ class TaskStore:
 
     async def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
         """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
-        forms, firsts = _forms_of(tasks)
-        await self.lanes.ensure(firsts)
+        forms, examples = _forms_of(tasks)
+        await self.lanes.ensure(examples)
         sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
@@ -219,16 +219,16 @@ class TaskStore:
             _column([_uuid_array(task.parents) if task.parents else None for task in tasks]),
             _column([task.context for task in tasks]),
             _column([sign(task) if sign else task.signature for task in tasks]),
-            [task.function for task in firsts],
-            [task.executor for task in firsts],
-            [task.name for task in firsts],
-            [task.channel for task in firsts],
-            [self.lanes.id_of(task) for task in firsts],
-            [task.priority for task in firsts],
-            [task.max_retries for task in firsts],
-            [task.timeout for task in firsts],
-            [task.auto_remove for task in firsts],
-            [None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in firsts],
+            [task.function for task in examples],
+            [task.executor for task in examples],
+            [task.name for task in examples],
+            [task.channel for task in examples],
+            [self.lanes.id_of(task) for task in examples],
+            [task.priority for task in examples],
+            [task.max_retries for task in examples],
+            [task.timeout for task in examples],
+            [task.auto_remove for task in examples],
+            [None if task.on_parent_failure == "cascade" else task.on_parent_failure for task in examples],
         ]
 
     def _settle_arguments(
@@ -260,13 +260,13 @@ _form = attrgetter(
 
 
 def _forms_of(tasks: Sequence[NewTask]) -> tuple[list[int] | None, Sequence[NewTask]]:
-    """The number of each task's form, None where all have the same; and the first task of each form."""
+    """The number of each task's form, None where all have the same; and a task of each form."""
     forms = [*map(_form, tasks)]
     if forms.count(forms[0]) == len(forms):
         return None, tasks[:1]
-    places: dict[tuple[Any, ...], int] = {}
-    numbers = [places.setdefault(form, len(places) + 1) for form in forms]
-    return numbers, [tasks[numbers.index(place)] for place in places.values()]
+    one_of = dict(zip(forms, tasks, strict=True))
+    numbers = {form: number for number, form in enumerate(one_of, 1)}
+    return [numbers[form] for form in forms], [*one_of.values()]
 
 
 def _column(values: list[Any]) -> list[Any] | None:

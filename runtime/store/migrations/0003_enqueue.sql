@@ -86,6 +86,7 @@ create function queued_tasks.add_tasks(
 ) returns table (loser uuid, winner uuid)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan -- another looks for a form by walking over all of them
 set lock_timeout = '10s'
 as $$
 declare

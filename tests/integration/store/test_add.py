@@ -129,3 +129,10 @@ async def test_tasks_that_an_attempt_added_are_written_with_its_end(store: Store
     settlement = await store.settle(server, ended(it), added=[(it.id, added)])
     assert settlement.lined == 2
     assert {again.id for again in await store.claim(server)} == {task.id for task in added}
+
+
+async def test_each_of_a_batch_keeps_what_it_does_not_share(store: Store) -> None:
+    tasks = [new_task(name=f"name {number % 7}", priority=number % 3) for number in range(30)]
+    await store.tasks.add(tasks)
+    found = await store.rows("select id, name, priority from queued_tasks.task order by id")
+    assert found == [(task.id, task.name, task.priority) for task in tasks]
