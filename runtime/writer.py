@@ -105,6 +105,7 @@ class GroupWriter:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except Exception as error:  # what the database says of a row that it doesn't take
                 await self._refuse(wanted, error, repeat=repeat)
+                return
             else:
                 if losers is not None:
                     self._wrote(wanted, losers)
