@@ -6,6 +6,7 @@ Knows no database: a `Writer` is what writes, the process' own or the one that a
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -98,7 +99,11 @@ class Outbox:
     def attach(self, box: Outbox) -> None:
         """Watch over an outbox whose tasks must be awaited, where all tasks are written at one moment."""
         if self._together:
-            self._attached = [each for each in self._attached if len(each)] + [box]
+            self._keep(box)
+            known = weakref.ref(
+                box
+            )  # not itself, which would never be collected: that is when it says what was forgotten
+            box.on_added = lambda: self._keep(known())
 
     def holds(self, id: UUID) -> bool:
         """Whether this task is still to be written."""
@@ -228,6 +233,11 @@ class Outbox:
         batch = self._entries[:count]
         del self._entries[:count]
         return batch
+
+    def _keep(self, box: Outbox | None) -> None:
+        self.check_open()
+        if box is not None and box not in self._attached:
+            self._attached = [each for each in self._attached if len(each)] + [box]
 
     async def _write(self, batch: list[Entry]) -> None:
         self._batch = batch

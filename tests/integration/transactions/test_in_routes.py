@@ -37,6 +37,23 @@ async def test_a_task_that_nobody_awaits_makes_the_route_fail(database: str, row
     assert await rows.fetchval("select count(*) from queued_tasks.task") == 0
 
 
+async def test_a_handle_on_a_connection_is_watched_although_another_was_made_since(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    app = FastAPI(lifespan=lifespan(dsn=database))
+
+    @app.post("/")
+    async def forgetful(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)]) -> None:
+        first, _ = tasks.on(rows), tasks.on(rows)
+        first.add_task(work)
+
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test") as client,
+    ):
+        assert (await client.post("/")).status_code == 500
+
+
 async def test_the_error_of_such_a_route_says_what_is_missing(database: str, rows: asyncpg.Connection) -> None:
     app = FastAPI(lifespan=lifespan(dsn=database))
 
