@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial, wraps
+from inspect import isfunction
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 from uuid import UUID
 
@@ -38,7 +39,6 @@ def _written(
         return await self._task_of(add(self, *args, **kwargs))
 
     add_written.__name__ = "add_task_async"
-    add_written.__qualname__ = "QueuedTasks.add_task_async"
     add_written.__doc__ = "As `add_task`, but written when it returns: the task as it stands then."
     return add_written
 
@@ -291,3 +291,8 @@ class Client:
 
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+for _name, _method in vars(Client).items():
+    if isfunction(_method):  # an error of Python's names the method like this, and users know no Client
+        _method.__qualname__ = f"QueuedTasks.{_name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -46,7 +46,11 @@ def new_task(
         SerializationError: an argument can't be kept.
     """
     local = signs and is_local(func)
-    form = (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
+    try:
+        form = (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
+    except TypeError:
+        reference(func)  # it is unhashable, so no function: this says what it is
+        raise
     fields = _checked(options) if options else {}
     encoded, named = form.encode(args, kwargs)
     if not fields and not form.unique:
@@ -96,7 +100,7 @@ def arguments_of(
         InvalidTask: an option given is also a parameter of the function, so it may have been meant as that.
     """
     if options:
-        for name in ambiguous_names(func):
+        for name in ambiguous_names(func) if isinstance(func, Hashable) else ():
             if name in options and name not in (task_kwargs or ()):
                 raise InvalidTask(
                     f"{name!r} is an option of the task and a parameter of the function: give the parameter as "

@@ -168,6 +168,20 @@ async def test_a_bad_option_is_named(tasks: QueuedTasks, option: str, value: obj
         tasks.add_task(plain, 1, **bad)
 
 
+async def test_what_has_no_hash_is_refused_like_any_other_object(tasks: QueuedTasks) -> None:
+    given: Any = ["no function"]
+    for options in ({}, {"name": "a name"}):
+        with pytest.raises(InvalidTask, match="a list is not callable"):
+            tasks.add_task(given, **options)
+
+
+async def test_a_wrong_call_is_told_by_the_name_of_the_handle(tasks: QueuedTasks) -> None:
+    wrong: Any = tasks
+    for call in (wrong.add_task, wrong.get_task_by_id):
+        with pytest.raises(TypeError, match=rf"^QueuedTasks\.{call.__name__}\(\)"):
+            call()
+
+
 async def test_an_unknown_option_of_a_spec_is_named(tasks: QueuedTasks) -> None:
     with pytest.raises(InvalidTask, match="'priorty' is no option"):
         await tasks.add_tasks([TaskSpec(plain, [1], priorty=3)])
