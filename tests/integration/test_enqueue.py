@@ -168,11 +168,11 @@ async def test_a_bad_option_is_named(tasks: QueuedTasks, option: str, value: obj
         tasks.add_task(plain, 1, **bad)
 
 
-async def test_what_has_no_hash_is_refused_like_any_other_object(tasks: QueuedTasks) -> None:
+@pytest.mark.parametrize("options", [{}, {"name": "a name"}])
+async def test_what_has_no_hash_is_refused_like_any_other_object(tasks: QueuedTasks, options: dict[str, Any]) -> None:
     given: Any = ["no function"]
-    for options in ({}, {"name": "a name"}):
-        with pytest.raises(InvalidTask, match="a list is not callable"):
-            tasks.add_task(given, **options)
+    with pytest.raises(InvalidTask, match="a list is not callable"):
+        tasks.add_task(given, **options)
 
 
 async def test_a_wrong_call_is_told_by_the_name_of_the_handle(tasks: QueuedTasks) -> None:
