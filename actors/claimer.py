@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from typing import assert_never
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.balance import Room
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.ids import new_id
 from ..runtime.intake import Intake
 from ..runtime.lines import Line, LookBack
 from ..runtime.store.lanes import Lane
@@ -197,7 +196,7 @@ class Claimer(Actor[ClaimerMessage]):
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
-        lease = uuid7()
+        lease = new_id()
         try:
             claim = await self._store.claim(
                 self._server,

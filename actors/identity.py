@@ -8,8 +8,7 @@ import socket
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from uuid_utils.compat import uuid7
-
+from ..runtime.ids import new_id
 from ..runtime.task import ServerId
 
 
@@ -30,7 +29,7 @@ class Identity:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     version: str = field(default_factory=lambda: version_of(None))
-    id: ServerId = field(default_factory=lambda: ServerId(uuid7()))
+    id: ServerId = field(default_factory=lambda: ServerId(new_id()))
     lock_key: int | None = None
     joined: bool = False  # its row was written
 

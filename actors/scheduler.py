@@ -10,12 +10,12 @@ from typing import assert_never
 import msgspec
 from loguru import logger
 from msgspec.structs import replace
-from uuid_utils.compat import uuid7
 
 from ..runtime import wire
 from ..runtime.actor import Actor
 from ..runtime.cron import Cron
 from ..runtime.errors import DatabaseUnavailable
+from ..runtime.ids import new_id
 from ..runtime.signing import Signer
 from ..runtime.store.schedules import Declaration, Fired, ScheduleRow, ScheduleStore
 from ..runtime.task import NewTask
@@ -127,7 +127,7 @@ class Scheduler(Actor[SchedulerMessage]):
 
     def _task(self, schedule: wire.Schedule, due: datetime) -> NewTask:
         context = msgspec.json.encode({"schedule": {"name": schedule.name, "due_at": due.isoformat()}}).decode()
-        task = replace(wire.unpack(schedule.task), id=uuid7(), context=context)
+        task = replace(wire.unpack(schedule.task), id=new_id(), context=context)
         return task if self._signer is None else replace(task, signature=self._signer.sign(task))
 
     async def _prune(self) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from uuid_utils.compat import uuid7
-
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.reads import Reads
 from queued_tasks.runtime.store.servers import Beat, ServerStore
@@ -96,7 +95,7 @@ class Rows:
 
     async def add(self, function: str = "app:send", **options: Any) -> UUID:
         """One task; its id."""
-        task = NewTask(id=uuid7(), function=function, **{"args": "[]", "executor": Executor.ASYNC, **options})
+        task = NewTask(id=new_id(), function=function, **{"args": "[]", "executor": Executor.ASYNC, **options})
         await self._tasks.add([task])
         return task.id
 

@@ -10,9 +10,8 @@ from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
-from uuid_utils.compat import uuid7
-
 from queued_tasks.runtime.direct import _clones, _source
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.lanes import Lane
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.store.servers import Peer
@@ -109,7 +108,7 @@ def claim(dice: Dice, world: World) -> Call:
 
 
 def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
-    lease = LeaseId(uuid7())
+    lease = LeaseId(new_id())
     lows, answered, all = dice.chance(4), not dice.chance(8), not dice.chance(4)
     cuts, kept = [dice.below(8) for _ in range(4)], dice.below(64)
 

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.link import CALL_TIMEOUT, Link, Row, translate
 from queued_tasks.runtime.store.reads import Reads
 from queued_tasks.runtime.store.servers import Beat, Peer, ServerStore
@@ -26,7 +26,7 @@ SCHEMA = "queued_tasks"
 
 def new_task(**fields: Any) -> NewTask:
     """A task of the function `app:work`, with these fields set otherwise."""
-    return NewTask(**{"id": uuid7(), "function": "app:work", "executor": Executor.ASYNC, "args": "[]", **fields})
+    return NewTask(**{"id": new_id(), "function": "app:work", "executor": Executor.ASYNC, "args": "[]", **fields})
 
 
 def ended(claimed: Claimed, outcome: str = "done", **fields: Any) -> Settled:
@@ -126,7 +126,7 @@ class Store:
 
     async def server(self, name: str = "server") -> ServerId:
         """A server that may claim."""
-        server = ServerId(uuid7())
+        server = ServerId(new_id())
         await self.servers.register(server, name=name, host="host", pid=1, version="0", lock_key=None)
         return server
 
@@ -150,7 +150,7 @@ class Store:
         urgencies = sorted({(-lane.priority, not lane.again) for lane in lanes})
         ranks = {lane.id: urgencies.index((-lane.priority, not lane.again)) for lane in lanes}
         claim = await self.tasks.claim(
-            server, lease or LeaseId(uuid7()), [(lane, ranks[lane.id], low) for lane in lanes], limit
+            server, lease or LeaseId(new_id()), [(lane, ranks[lane.id], low) for lane in lanes], limit
         )
         return sorted(claim.tasks, key=lambda it: (ranks[it.lane], it.seq))
 

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from tests.fault.trial import Trial
 from tests.servers import Rows, running_server
 from tests.waiting import wait_until
@@ -115,7 +115,7 @@ async def test_a_forged_signature(database: str, others: Trial, rows: Rows) -> N
 
 async def _put(rows: Rows, function: str, args: str, kwargs: str | None) -> UUID:
     """A task in line, as somebody who knows the tables may put it there."""
-    id = uuid7()
+    id = new_id()
     await rows.value(
         "insert into queued_tasks.task "
         "(id, executor, priority, max_retries, auto_remove, function, channel, args, kwargs) "

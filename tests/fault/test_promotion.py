@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks import Settings
 from queued_tasks.runtime.direct import open_backend
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import Executor, NewTask
 from tests.databases import connected
 from tests.fault.cluster import Cluster, cluster
@@ -103,7 +103,7 @@ async def test_a_promotion_of_a_standby_that_lags(pair: Pair, database: str, tri
 
 async def test_a_task_that_the_standby_may_not_have_is_not_acknowledged(pair: Pair, rows: Rows) -> None:
     backend = await open_backend(pair.dsn, Settings())
-    first, second = (NewTask(id=uuid7(), function="app:send", executor=Executor.ASYNC, args="[]") for _ in range(2))
+    first, second = (NewTask(id=new_id(), function="app:send", executor=Executor.ASYNC, args="[]") for _ in range(2))
     await backend.write([first])
     pair.standby.kill()
     for again in (False, True):

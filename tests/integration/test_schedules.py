@@ -11,12 +11,12 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks.actors.messages import Schedules, Tick
 from queued_tasks.actors.scheduler import Scheduler
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.execute import added_of
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.signing import Signer
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.schedules import Declaration, Fired, ScheduleStore
@@ -66,7 +66,7 @@ class Cluster:
 
 
 def new_task(**options: object) -> NewTask:
-    return NewTask(id=uuid7(), function="app:report", executor=Executor.ASYNC, args="[]", **options)  # type: ignore[arg-type]
+    return NewTask(id=new_id(), function="app:report", executor=Executor.ASYNC, args="[]", **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ async def test_a_server_killed_before_its_fire_is_committed_leaves_it_to_another
         await victim.fetchval(
             "select queued_tasks.fire($1, $2, $3, $4, false, null, $5, 'app:report', 0::smallint, '[]', null, null, "
             "'default', 1, 0::smallint, 3::smallint, null, null, false)",
-            *(HOURLY.name, HOURLY.cron, HOURLY.timezone, hourly.due(1), uuid7()),
+            *(HOURLY.name, HOURLY.cron, HOURLY.timezone, hourly.due(1), new_id()),
         )
         other = asyncio.create_task(hourly.fire(hourly.due(1)))
         await hourly.connection.execute("select pg_terminate_backend($1)", victim.get_server_pid())

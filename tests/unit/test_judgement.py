@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks.actors.held import Held
 from queued_tasks.actors.judgement import MOST_INTERRUPTIONS, Judgement, bereft, judge
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.lifecycle import Why
 from queued_tasks.runtime.stacks import Account, Frame
 from queued_tasks.runtime.task import Claimed
@@ -21,10 +21,10 @@ PLACE = (Frame("/srv/app/main.py", 7, "report"),)
 def held(*, why: Why | None = None, **fields: Any) -> Held:
     """An attempt that has a process."""
     standard: dict[str, Any] = {
-        "lease": uuid7(),
+        "lease": new_id(),
         "lane": 1,
         "seq": 1,
-        "id": uuid7(),
+        "id": new_id(),
         "attempt": 1,
         "failures": 0,
         "timeouts": 0,

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks import InvalidTask, Settings, task
 from queued_tasks.runtime.callables import Functions
 from queued_tasks.runtime.enqueue import new_task
 from queued_tasks.runtime.functions import AllowList
 from queued_tasks.runtime.hooks import HookTask
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.local import TAG, dump, load
 from queued_tasks.runtime.task import NewTask
 
 
 def row(func: Callable[..., object], *args: object, signs: bool = True, **options: object) -> NewTask:
-    return new_task(func, args, {}, options, settings=Settings(), id=uuid7(), signs=signs)
+    return new_task(func, args, {}, options, settings=Settings(), id=new_id(), signs=signs)
 
 
 def again(text: str, **options: Any) -> Callable[..., Any]:

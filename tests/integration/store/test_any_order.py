@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.lanes import Lane
 from queued_tasks.runtime.task import ServerId
 from tests import gate_calls as gates
@@ -110,7 +110,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def keep_servers(self) -> None:
         while len(self.world.model.servers) < 3:
-            server = ServerId(uuid7())
+            server = ServerId(new_id())
             self.stage.runner.run(
                 self.stage.observer.servers.register(
                     server, name="server", host="host", pid=1, version="0", lock_key=None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.gates import Gate, parse_limits
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.gates import GateStore
 from queued_tasks.runtime.store.servers import Beat
 from queued_tasks.runtime.task import Executor, Stance
@@ -120,7 +120,7 @@ async def test_a_place_in_line_of_a_removed_task_does_not_count(store: Store) ->
     task = await store.one()
     await store.session.connection.execute(
         "insert into queued_tasks.ready (lane, id, attempt) select lane, $1, 1 from queued_tasks.ready where id = $2",
-        *(uuid7(), task.id),
+        *(new_id(), task.id),
     )
     assert await backlog(store) == {("default", False): (1, 1, 0)}
 

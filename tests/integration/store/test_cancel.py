@@ -6,8 +6,7 @@ import asyncio
 import math
 from datetime import UTC, datetime, timedelta
 
-from uuid_utils.compat import uuid7
-
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.servers import Beat
 from tests.store import Store, blocked, ended, new_task
 
@@ -63,7 +62,7 @@ async def test_tasks_of_several_servers_are_asked_for_at_each(store: Store) -> N
 async def test_a_task_that_has_ended_or_never_was_is_passed_over(store: Store) -> None:
     task = await store.one()
     await store.run(await store.server())
-    interruption = await store.tasks.cancel([task.id, uuid7()], "not wanted")
+    interruption = await store.tasks.cancel([task.id, new_id()], "not wanted")
     assert (interruption.ended, interruption.asked) == ((), ())
     assert await store.state(task) == "done"
 
@@ -240,7 +239,7 @@ async def test_a_resumed_task_runs_its_next_attempt_with_its_context(store: Stor
 
 async def test_what_is_not_stopped_is_not_resumed(store: Store) -> None:
     task = await store.one()
-    assert await store.tasks.resume([task.id, uuid7()]) == ()
+    assert await store.tasks.resume([task.id, new_id()]) == ()
     assert await store.count("ready") == 1
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.servers import Beat
 from queued_tasks.runtime.task import NewTask
 from tests.store import Store, blocked, ended, new_task
@@ -52,7 +52,7 @@ async def test_a_child_of_many_waits_for_the_last_parent(store: Store) -> None:
 
 
 async def test_parents_keep_the_order_in_which_they_were_given(store: Store) -> None:
-    ids = [uuid7() for _ in range(5)]
+    ids = [new_id() for _ in range(5)]
     child = await store.one(parents=tuple(reversed(ids)))
     task = await store.reads.task(child.id)
     assert task is not None

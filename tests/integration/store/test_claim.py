@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.task import ContextWrite, LeaseId, ServerId
 from tests.store import Store, blocked, ended, new_task
@@ -152,7 +152,7 @@ async def test_a_server_without_its_heartbeat_claims_nothing(store: Store) -> No
     assert await store.count("ready") == 1
 
 
-@pytest.mark.parametrize("field", [{"unique_key": "k"}, {"auto_remove": True}, {"parents": (uuid7(),)}])
+@pytest.mark.parametrize("field", [{"unique_key": "k"}, {"auto_remove": True}, {"parents": (new_id(),)}])
 async def test_what_the_end_has_to_look_after_is_flagged(store: Store, field: dict[str, object]) -> None:
     await store.one(**field)
     assert (await store.claim_one(await store.server())).flagged
@@ -186,7 +186,7 @@ async def test_a_claim_does_not_wait_for_the_disk(store: Store) -> None:
 async def test_what_a_claim_without_an_answer_took_is_put_back(store: Store) -> None:
     tasks = await store.add(3)
     server = await store.server()
-    lease = LeaseId(uuid7())
+    lease = LeaseId(new_id())
     await store.claim(server, lease=lease)
     await store.tasks.drop_lease(server, lease)
     again = await store.claim(server)
@@ -197,7 +197,7 @@ async def test_a_claim_without_an_answer_that_is_still_under_way_is_waited_for(s
     await store.one()
     other = await store.another()
     server = await store.server()
-    lease = LeaseId(uuid7())
+    lease = LeaseId(new_id())
     await other.begin()
     await other.claim(server, lease=lease)
     dropped = await blocked(await store.another(), store, store.tasks.drop_lease(server, lease))
@@ -210,7 +210,7 @@ async def test_a_claim_without_an_answer_that_is_still_under_way_is_waited_for(s
 async def test_a_claim_that_arrives_after_it_was_given_up_takes_nothing(store: Store) -> None:
     await store.one()
     server = await store.server()
-    late = LeaseId(uuid7())
+    late = LeaseId(new_id())
     await store.tasks.drop_lease(server, late)
     assert await store.claim(server, lease=late) == []
     assert len(await store.claim(server)) == 1
@@ -218,7 +218,7 @@ async def test_a_claim_that_arrives_after_it_was_given_up_takes_nothing(store: S
 
 async def test_a_server_remembers_the_last_hundred_claims_that_it_has_given_up(store: Store) -> None:
     server = await store.server()
-    leases = [LeaseId(uuid7()) for _ in range(101)]
+    leases = [LeaseId(new_id()) for _ in range(101)]
     for lease in [*leases, leases[-1]]:
         await store.tasks.drop_lease(server, lease)
     assert await store.value("select dropped from queued_tasks.heartbeat") == leases[:0:-1]
@@ -229,5 +229,5 @@ async def test_a_claim_of_two_lanes_reads_each_from_its_own_low_water(store: Sto
     await store.tasks.add([first, second])
     server = await store.server()
     lanes = {lane.channel: lane for lane in store.tasks.lanes}
-    claim = await store.tasks.claim(server, LeaseId(uuid7()), [(lanes["a"], 0, 10**9), (lanes["b"], 0, 0)], 10)
+    claim = await store.tasks.claim(server, LeaseId(new_id()), [(lanes["a"], 0, 10**9), (lanes["b"], 0, 0)], 10)
     assert [it.id for it in claim.tasks] == [second.id]

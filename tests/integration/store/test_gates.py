@@ -6,9 +6,9 @@ import asyncio
 import random
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from queued_tasks.runtime.gates import Gate
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.gates import ChannelRow, GateStore
 from queued_tasks.runtime.store.tasks import Claim
 from queued_tasks.runtime.task import Executor, LeaseId, ServerId
@@ -24,7 +24,7 @@ async def channel(store: Store, name: str = "mail") -> ChannelRow:
 async def claim(store: Store, server: ServerId, count: int = 100) -> Claim:
     """One claim of all lanes, with what it says of the rate."""
     await store.tasks.lanes.refresh()
-    return await store.tasks.claim(server, LeaseId(uuid7()), [(lane, 0, 0) for lane in store.tasks.lanes], count)
+    return await store.tasks.claim(server, LeaseId(new_id()), [(lane, 0, 0) for lane in store.tasks.lanes], count)
 
 
 # ---- caps

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncpg
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import ServerId
 from tests.store import Store, blocked, ended
 
@@ -75,7 +75,7 @@ async def test_a_repeated_give_back_does_nothing(store: Store) -> None:
 async def test_another_server_gives_nothing_back(store: Store) -> None:
     await store.one()
     it = await store.claim_one(await store.server())
-    assert await store.tasks.give_back(ServerId(uuid7()), [it], full=[it.lease]) == 0
+    assert await store.tasks.give_back(ServerId(new_id()), [it], full=[it.lease]) == 0
     assert await store.count("lease") == 1
 
 

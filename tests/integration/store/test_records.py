@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from uuid_utils.compat import uuid7
-
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import ContextWrite, LogWrite, ServerId
 from tests.store import Store, ended
 
@@ -11,7 +10,7 @@ from tests.store import Store, ended
 async def test_contexts_of_a_foreign_server_are_refused(store: Store) -> None:
     await store.one()
     it = await store.claim_one(await store.server())
-    await store.tasks.record(ServerId(uuid7()), [ContextWrite(it, 1, "{}")], [])
+    await store.tasks.record(ServerId(new_id()), [ContextWrite(it, 1, "{}")], [])
     assert await store.count("context") == 0
 
 
@@ -20,9 +19,9 @@ async def test_log_lines_of_a_foreign_server_are_refused(store: Store) -> None:
     server = await store.server()
     it = await store.claim_one(server)
     line = LogWrite(it, 0.0, 20, "app", "hello", None)
-    await store.tasks.record(ServerId(uuid7()), [], [line])
+    await store.tasks.record(ServerId(new_id()), [], [line])
     await store.settle(server, ended(it))
-    await store.tasks.record(ServerId(uuid7()), [], [line])
+    await store.tasks.record(ServerId(new_id()), [], [line])
     assert await store.count("log") == 0
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import ContextWrite, LogWrite, NewTask
 from tests.store import Store, blocked, ended, new_task
 
@@ -18,7 +18,7 @@ OLD = datetime.now(UTC) - timedelta(days=30)
 
 def _old_id() -> UUID:
     """An id as a task of a month ago has it."""
-    return UUID(int=(int(OLD.timestamp() * 1000) << 80) | (uuid7().int & (1 << 80) - 1))
+    return UUID(int=(int(OLD.timestamp() * 1000) << 80) | (new_id().int & (1 << 80) - 1))
 
 
 async def _old(store: Store, count: int = 1, **fields: object) -> list[NewTask]:
@@ -84,7 +84,7 @@ async def test_a_parent_stays_for_as_long_as_a_child_needs_it(store: Store) -> N
 
 async def test_a_tombstone_is_removed_after_an_hour(store: Store) -> None:
     await store.rows(
-        "insert into queued_tasks.tombstone values ($1, now() - interval '2 hours'), ($2, now())", uuid7(), uuid7()
+        "insert into queued_tasks.tombstone values ($1, now() - interval '2 hours'), ($2, now())", new_id(), new_id()
     )
     await store.upkeep.prune_traces(DAY)
     assert await store.count("tombstone") == 1

@@ -6,8 +6,8 @@ import math
 from datetime import timedelta
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import ContextWrite, LogWrite
 from tests.store import Store, ended, new_task
 from tests.waiting import wait_until
@@ -153,7 +153,7 @@ async def test_a_settlement_without_its_lease_is_lost(store: Store) -> None:
     task = await store.one()
     server = await store.server()
     it = await store.claim_one(server)
-    settlement = await store.settle(server, ended(it, lease=uuid7()))
+    settlement = await store.settle(server, ended(it, lease=new_id()))
     assert settlement.lost == {task.id}
     assert await store.state(task) == "doing"
 
@@ -171,7 +171,7 @@ async def test_a_batch_records_what_is_held_and_names_what_is_lost(store: Store,
     server = await store.server()
     held, lost = await store.claim(server, 1) + await store.claim(server, 1)
     outcome = "done" if delay is None else "failed"
-    settled = [ended(held, outcome, delay=delay), ended(lost, outcome, delay=delay, lease=uuid7())]
+    settled = [ended(held, outcome, delay=delay), ended(lost, outcome, delay=delay, lease=new_id())]
     settlement = await store.settle(server, *settled)
     assert settlement.lost == {lost.id}
     assert (await store.count("result") + await store.count("attempt"), await store.state(lost)) == (1, "doing")
@@ -181,7 +181,7 @@ async def test_a_lease_without_an_ended_attempt_does_no_harm(store: Store) -> No
     await store.one()
     server = await store.server()
     it = await store.claim_one(server)
-    settlement = await store.settle(server, ended(it), full=[it.lease, uuid7()], part=[uuid7()])
+    settlement = await store.settle(server, ended(it), full=[it.lease, new_id()], part=[new_id()])
     assert not settlement.lost
     assert await store.state(it) == "done"
 
@@ -236,7 +236,7 @@ async def test_only_the_tasks_that_a_lost_attempt_added_are_left_out(store: Stor
     await store.settle(
         server,
         ended(held),
-        ended(lost, lease=uuid7()),
+        ended(lost, lease=new_id()),
         added=[(held.id, [wanted]), (lost.id, [unwanted])],
     )
     assert (await store.state(wanted), await store.state(unwanted)) == ("enqueued", None)

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.task import NewTask, TaskState
 from tests.store import Store, ended, new_task
 
@@ -118,7 +118,7 @@ async def test_a_page_can_be_limited_to_a_name_and_a_channel(store: Store, state
 
 
 async def test_a_task_that_nobody_knows_is_none(store: Store) -> None:
-    assert await store.reads.task(uuid7()) is None
+    assert await store.reads.task(new_id()) is None
 
 
 async def test_a_task_reads_as_it_was_written(store: Store) -> None:
@@ -160,7 +160,7 @@ async def test_a_running_retry_is_doing_its_second_attempt(store: Store) -> None
 
 async def test_ends_tell_apart_what_ended_what_stopped_and_what_is_unknown(store: Store) -> None:
     tasks = await _one_of_each(store)
-    unknown = uuid7()
+    unknown = new_id()
     asked = [tasks["done"][0], tasks["stopped"][0], tasks["waiting"][0], unknown]
     ends = await store.reads.ends(asked)
     found = [(ends[id]["known"], ends[id]["state"], ends[id]["stopped"]) for id in asked]
