@@ -13,7 +13,7 @@ from uuid import UUID
 
 from loguru import logger
 
-from .errors import DatabaseUnavailable, QueuedTasksError
+from .errors import DatabaseUnavailable, InvalidState, QueuedTasksError
 from .store.link import Locked
 from .store.tasks import TaskStore
 from .task import NewTask
@@ -23,6 +23,9 @@ OnLined: TypeAlias = Callable[[Mapping[int, int], bool], None]
 _MOST = 2_000  # tasks of several callers in one statement; what one caller wants written together is never divided
 _parents = attrgetter("parents")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while the database is away
+_CLOSED = (
+    "The handle was closed before these tasks were known to be written: let what adds tasks end before you leave it."
+)
 
 
 class _Group:
@@ -49,7 +52,8 @@ class GroupWriter:
         self._store = store
         self._on_lined = on_lined
         self._waiting: list[_Group] = []
-        self._flying: list[_Group] = []
+        self._taken: list[_Group] = []  # of those, and not all answered yet
+        self._flying: list[_Group] = []  # of these, in the statement that runs
         self._running: asyncio.Task[None] | None = None
         self._call: asyncio.Task[dict[UUID, UUID]] | None = None
         self._away_since: float | None = None
@@ -67,10 +71,13 @@ class GroupWriter:
             self._give_up()
 
     async def close(self) -> None:
-        """End what nobody waits for any more."""
+        """Give up what is not written yet; who waits for it is told so."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
+        for group in (*self._taken, *self._waiting):
+            if not group.answer.done():
+                group.answer.set_exception(InvalidState(_CLOSED))
 
     def _give_up(self) -> None:
         """Break a call that nobody waits for: its connection may hang, and it must not be carried out much later."""
@@ -78,8 +85,9 @@ class GroupWriter:
             self._call.cancel()
 
     async def _run(self) -> None:
-        while groups := self._take():
-            await self._write(groups, repeat=any(group.repeat for group in groups))
+        while taken := self._take():
+            self._taken = taken
+            await self._write(taken, repeat=any(group.repeat for group in taken))
 
     def _take(self) -> list[_Group]:
         count = size = 0

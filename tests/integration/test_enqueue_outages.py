@@ -12,11 +12,14 @@ import pytest
 from queued_tasks.runtime import outbox
 from queued_tasks.runtime.errors import (
     DatabaseUnavailable,
+    InvalidState,
     InvalidTask,
 )
 from queued_tasks.runtime.handles import QueuedTasks
+from queued_tasks.runtime.task import TaskSpec
 from tests.enqueued import count
 from tests.proxy import proxied
+from tests.waiting import wait_until
 
 
 def plain(value: Any) -> None: ...
@@ -111,3 +114,18 @@ async def test_a_full_outbox_refuses_more(tasks: QueuedTasks) -> None:
             tasks.add_task(plain, number)
         with pytest.raises(DatabaseUnavailable, match="3 tasks wait"):
             tasks.add_task(plain, 4)
+
+
+async def test_who_still_writes_when_the_handle_closes_is_told_so(database: str, rows: asyncpg.Connection) -> None:
+    async def waits() -> bool:
+        query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        return bool(await rows.fetchval(query))
+
+    async with rows.transaction():
+        async with QueuedTasks.connect(database) as tasks:
+            await tasks.add_task(plain, "first, so that the lane is known")
+            await rows.execute("lock table queued_tasks.task")
+            adding = asyncio.ensure_future(tasks.add_tasks([TaskSpec(plain, [1])]))
+            await wait_until(waits)
+        with pytest.raises(InvalidState, match="closed"):
+            await adding
