@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .current import Running, get_running
+from .current import Running, get_running, making
 from .errors import QueuedTasksError
 from .nested import Context
 from .task import Json
@@ -64,8 +64,9 @@ def clear_context(*, auto_commit: bool = True) -> None:
 
 def context_of(running: Running) -> Context:
     """The context of an attempt, read from what was stored when it is first asked for."""
-    if running.context is None:
-        running.context = Context(running.attempt.context)
+    with making:
+        if running.context is None:
+            running.context = Context(running.attempt.context)
     return running.context
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .outbox import Outbox
 
 T = TypeVar("T")
+
+making = Lock()  # what an attempt makes when it is first asked for: threads that ask at once must get the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Running:
         "context",
         "deadline",
         "handle",
-        "ordinal",
+        "ordinals",
         "outbox",
         "over",
         "spared",
@@ -90,7 +94,7 @@ class Running:
         self.outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
         self.handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
         self.twin: object | None = None  # the same for its threads without an event loop
-        self.ordinal = 0  # of the next task that this one adds
+        self.ordinals = count(1)  # of the tasks that this one adds
 
     def begin(self) -> None:
         """Start the clock."""

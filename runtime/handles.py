@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from .blocking import runs_loop
 from .client import Client
+from .current import making
 from .inside import of_attempt, running_task
 from .outbox import Outbox
 from .settings import Settings
@@ -82,6 +83,7 @@ class QueuedTasks(Client):
             from .sync_client import SyncQueuedTasks
 
             return cast("QueuedTasks", SyncQueuedTasks.current())
-        if running.handle is None:
-            running.handle = of_attempt(cls, running)
+        with making:
+            if running.handle is None:
+                running.handle = of_attempt(cls, running)
         return cast("QueuedTasks", running.handle)

@@ -33,11 +33,10 @@ def running_task() -> Running:
 
 
 def of_attempt(kind: type[C], running: Running) -> C:
-    """A handle for what an attempt adds. A second run of the same task comes to the same ids."""
+    """A handle for what an attempt adds. A second run of the same task comes to the same ids. Hold `making`."""
 
     def make_id() -> UUID:
-        running.ordinal += 1
-        return derived_id(UUID(bytes=running.attempt.id), running.ordinal)
+        return derived_id(UUID(bytes=running.attempt.id), next(running.ordinals))
 
     backend = cast("Backend", running.workplace.backend)
     if running.outbox is None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from .blocking import block_on, runs_loop
 from .client import Client
-from .current import Block
+from .current import Block, making
 from .entry import Entry
 from .errors import InvalidState
 from .inside import of_attempt, running_task
@@ -83,8 +83,9 @@ class SyncQueuedTasks:
         block = running.workplace.block
         if block is None or runs_loop():
             raise InvalidState("This task is async def: use QueuedTasks.current(), whose methods are awaited.")
-        if running.twin is None:
-            running.twin = cls(of_attempt(Client, running), block)
+        with making:
+            if running.twin is None:
+                running.twin = cls(of_attempt(Client, running), block)
         return cast("SyncQueuedTasks", running.twin)
 
     add_task = _twin_of_add(Client.add_task)

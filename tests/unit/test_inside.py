@@ -1,0 +1,77 @@
+"""The queue inside a task, whose threads ask for it all at once: they get the same, and each task an id of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Barrier
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+
+from queued_tasks.runtime import wire
+from queued_tasks.runtime.context import get_full_context, set_context
+from queued_tasks.runtime.current import Running, Workplace, running_here
+from queued_tasks.runtime.sync_client import SyncQueuedTasks
+
+T = TypeVar("T")
+
+THREADS = 4
+
+
+@pytest.fixture(autouse=True)
+def hurried() -> Iterator[None]:
+    """Threads that take turns a thousand times as often as they do by default."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def at_once(call: Callable[[int], T]) -> list[T]:
+    """What `call` gives to each of several threads of one new attempt, which begin in the same moment."""
+    row = wire.Attempt(1, UUID(int=5).bytes, 2, "import", "app:load", 0, "[]", None, None, None, 0, 0, 3)
+    token = running_here.set(Running(row, Workplace(lambda _: None, object(), block=_blocks)))
+    begin = Barrier(THREADS)
+
+    def calling(number: int) -> T:
+        begin.wait()
+        return call(number)
+
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [each.result() for each in [pool.submit(copy_context().run, calling, n) for n in range(THREADS)]]
+    finally:
+        running_here.reset(token)
+
+
+def _blocks(work: Any, *, own_code: bool = False) -> Any:
+    raise AssertionError(f"nothing is to be awaited here: {work}, {own_code}")
+
+
+def test_tasks_that_threads_add_at_once_have_ids_of_their_own() -> None:
+    def ids(_: int) -> list[UUID]:
+        make_id = SyncQueuedTasks.current()._handle._outbox.make_id
+        return [make_id() for _ in range(2_000)]
+
+    assert len({id for each in at_once(ids) for id in each}) == THREADS * 2_000
+
+
+def test_threads_that_ask_at_once_for_the_queue_get_the_same() -> None:
+    for _ in range(300):
+        assert len(set(at_once(lambda _: SyncQueuedTasks.current()))) == 1
+
+
+def test_threads_that_begin_a_context_at_once_keep_all_of_it() -> None:
+    all_have_kept = Barrier(THREADS)
+
+    def kept(number: int) -> dict[str, Any]:
+        set_context(f"thread{number}", number)
+        all_have_kept.wait()
+        return get_full_context()
+
+    for _ in range(300):
+        assert at_once(kept) == [{f"thread{number}": number for number in range(THREADS)}] * THREADS
