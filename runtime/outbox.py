@@ -203,6 +203,7 @@ class Outbox:
     def close(self, reason: str) -> None:
         """Refuse what is added from now on, for this reason."""
         self._closed = reason
+        self._attached = []  # they know this one: it would stay, with the connections, until the garbage is collected
 
     def discard(self, reason: str) -> None:
         """Drop what has not been written, and close."""

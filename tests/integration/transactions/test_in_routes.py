@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from queued_tasks import QueuedTasks
 from queued_tasks.integrations.fastapi import Inject, lifespan
 from queued_tasks.runtime.errors import InvalidState
+from queued_tasks.runtime.outbox import Outbox
 from tests.orders import left
 
 
@@ -52,6 +55,29 @@ async def test_a_handle_on_a_connection_is_watched_although_another_was_made_sin
         AsyncClient(transport=ASGITransport(app, raise_app_exceptions=False), base_url="http://test") as client,
     ):
         assert (await client.post("/")).status_code == 500
+
+
+async def test_a_handle_on_a_connection_goes_with_its_route_and_not_only_as_garbage(
+    database: str, rows: asyncpg.Connection
+) -> None:
+    app = FastAPI(lifespan=lifespan(dsn=database))
+    made: list[weakref.ref[Outbox]] = []
+
+    @app.post("/")
+    async def order(tasks: Annotated[QueuedTasks, Inject(QueuedTasks)]) -> None:
+        await tasks.on(rows).add_task(work)
+        made.append(weakref.ref(tasks.on(rows)._outbox))
+
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
+    ):
+        gc.disable()
+        try:
+            await client.post("/")
+            assert [ref() for ref in made] == [None]
+        finally:
+            gc.enable()
 
 
 async def test_the_error_of_such_a_route_says_what_is_missing(database: str, rows: asyncpg.Connection) -> None:
