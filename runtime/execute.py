@@ -71,7 +71,8 @@ def run_blocking(
             if function.is_async:
                 course.value = _run_on(loop, cast("Coroutine[Any, Any, object]", course.value))
             if running.outbox is not None:
-                course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
+                with running.outbox.turn:  # a thread that the task left behind may still be writing
+                    course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
         course.encode()
     except BaseException as error:
         course.error = error

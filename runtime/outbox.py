@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from threading import Lock
 from typing import Protocol
 from uuid import UUID
 
@@ -77,6 +78,7 @@ class Outbox:
         self._failed: deque[Entry] = deque(maxlen=1_000)
         self._written: list[HookTask] = []
         self._relay = Relay()
+        self.turn = Lock()  # held by threads without an event loop while they write: the relay is one loop's at a time
         self._closed: str | None = None
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
 from functools import wraps
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -69,7 +69,7 @@ class SyncQueuedTasks:
     def __init__(self, handle: Client, block: Block) -> None:
         self._handle = handle
         self._block = handle.block = block
-        self._turn = Lock()
+        self._turn = handle._outbox.turn
         self._process = os.getpid()
 
     @classmethod

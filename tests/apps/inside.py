@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock, current_thread
+from threading import Event, Lock, Thread, current_thread
 from typing import Any
 
 from queued_tasks import (
+    InvalidState,
     QueuedTasks,
     Retry,
     SyncQueuedTasks,
@@ -188,6 +190,22 @@ def wait_in_vain(folder: str) -> None:
     ref = SyncQueuedTasks.current().add_task(work.add, 1, 2, run_at=timedelta(days=1))
     _mark(folder, "waiting")
     ref.wait()
+
+
+def leave_threads_behind() -> None:
+    """Return while others still add and write for this task, which they may until it has ended."""
+    tasks, written = SyncQueuedTasks.current(), Event()
+
+    def write() -> None:
+        with suppress(InvalidState):
+            while True:
+                tasks.add_task(work.add, 1, 2)
+                tasks.flush()
+                written.set()
+
+    for _ in range(4):
+        Thread(target=copy_context().run, args=(write,), daemon=True).start()
+    written.wait()
 
 
 def add_ranges(folder: str) -> int:

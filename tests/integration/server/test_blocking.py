@@ -56,6 +56,12 @@ async def test_a_def_task_that_waits_can_be_cancelled(tasks: QueuedTasks, tmp_pa
 
 
 @pytest.mark.usefixtures("server")
+async def test_a_def_task_ends_while_threads_that_it_left_behind_still_write(tasks: QueuedTasks) -> None:
+    for _ in range(5):
+        await tasks.add_task(inside.leave_threads_behind).wait(LIMIT)
+
+
+@pytest.mark.usefixtures("server")
 async def test_a_def_task_follows_a_chain(tasks: QueuedTasks) -> None:
     assert await tasks.add_task(inside.follow_chain).wait(LIMIT) == ["waiting", "done", [3]]
 
