@@ -159,7 +159,7 @@ begin
         end if;
         insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
         perform queued_tasks.tell_watchers(v_ids);
-        if v_limits then
+        if v_lanes && v_closed then
             perform queued_tasks.take_tokens(p_server, p_lease, v_ids);
         end if;
     end if;
