@@ -78,8 +78,9 @@ def _measured(arena: Arena, names: list[str], asked: argparse.Namespace) -> dict
 def _as_json(arena: Arena, results: Results, known: dict[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
     present = arena.present().items()
     described = {name: _described(contestant.described) for name, contestant in present}
+    commands = [*([known["command"]] if known else []), "scripts/bench " + " ".join(sys.argv[1:])]
     return {
-        "command": "scripts/bench " + " ".join(sys.argv[1:]),
+        "command": "\n".join(commands),
         "quick": asked.quick,
         "sizes": dataclasses.asdict(arena.sizes),
         "machine": machine() | {"postgresql": _version(arena.postgres), "settings": SETTINGS},
