@@ -145,12 +145,14 @@ async def sleep_then_say() -> None:
 async def swallow() -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
+            plain.info("swallowing")
             await asyncio.sleep(1000)
 
 
 def swallow_plainly() -> None:
     while True:
         with contextlib.suppress(BaseException):
+            plain.info("swallowing")
             time.sleep(1000)
 
 

@@ -105,7 +105,9 @@ async def test_a_sync_worker_answers_pings_while_its_function_spins() -> None:
 @pytest.mark.parametrize(("kind", "function"), [("async", "swallow"), ("sync", "swallow_plainly")])
 async def test_a_pong_names_what_was_told_to_end_and_goes_on(kind: str, function: str) -> None:
     async with worker(kind) as supervisor:
-        no = supervisor.run(function, timeout=0.05)
+        no = supervisor.run(function)
+        await supervisor.said("swallowing")
+        supervisor.process.send(wire.Interrupt(no, "cancel"))
 
         def late() -> list[int] | None:
             supervisor.process.send(wire.Ping(1))
