@@ -10,6 +10,8 @@ from ..runtime import wire
 from ..runtime.lifecycle import MOST_CRASHES, Verdict, Why
 from ..runtime.task import Claimed, ContextWrite, Settled
 
+OVERSTAY = 1.0  # seconds; no attempt should have to wait so long in a worker: see balance.AHEAD_SECONDS
+_LONGEST_STAY = 60.0
 _MOST_IN_FRAME = 4 * 1024 * 1024  # characters of arguments and contexts, far below what a frame may hold
 _SIGNATURE = "SignatureError"
 _EXPIRED = Verdict("cancelled", None, None, "it expired before it was its turn")
@@ -48,6 +50,14 @@ class Held(msgspec.Struct, eq=False):
 def is_on_last_life(claimed: Claimed) -> bool:
     """Whether one more death of a worker under this task ends it."""
     return claimed.crashes >= MOST_CRASHES - 1
+
+
+def has_overstayed(waiting: Held, ahead: Held, now: float) -> bool:
+    """Whether `waiting` has waited so long for the end of `ahead` that it should go back into line.
+
+    That is as long as `ahead` had run when it came: what comes back, because nobody else has room for it, stays longer.
+    """
+    return now > waiting.placed + min(max(waiting.placed - ahead.placed, OVERSTAY), _LONGEST_STAY)
 
 
 def ended(held: Held, end: wire.End, now: float) -> Settled:

@@ -20,7 +20,7 @@ from ..runtime.process import WorkerProcess
 from ..runtime.signing import Seals
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled, Stance
 from .console import relay
-from .held import Held, ended, expired, is_on_last_life, refused, runs
+from .held import OVERSTAY, Held, ended, expired, has_overstayed, is_on_last_life, refused, runs
 from .judgement import Judgement, bereft
 from .messages import (
     Activate,
@@ -56,7 +56,6 @@ from .pulse import Pulse
 from .vitals import Vitals, WorkerVitals
 
 DRAIN_GRACE = 3.0  # seconds beyond the grace of a shutdown that a worker has to leave
-OVERSTAY = 1.0  # seconds; no attempt should have to wait so long in a process: see balance.AHEAD_SECONDS
 
 _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 
@@ -89,7 +88,7 @@ class Worker(Actor[WorkerMessage]):
         self._standby = standby
         self._ready = False
         self._held: dict[int, Held] = {}
-        self._kept_back: deque[Claimed] = deque()  # on their last life, while another such task runs here
+        self._kept_back: deque[Held] = deque()  # on their last life, while another such task runs here
         self._numbers = count(1)
         self._notes = Notes()
         self._leave_by: float | None = None
@@ -149,6 +148,7 @@ class Worker(Actor[WorkerMessage]):
                 self._go(message)
             case wire.Returned(nos):
                 self._give_back([self._held.pop(no).claimed for no in nos if no in self._held])
+                self._run_next_kept_back()
                 self._note_load()
             case wire.Unknown(no, stance):
                 self._park(no, stance)
@@ -193,15 +193,16 @@ class Worker(Actor[WorkerMessage]):
         if self._leave_by is not None or self._dead:
             self._give_back(attempts)
             return
+        now = time.monotonic()
         late = [claimed for claimed in attempts if claimed.expired]
         if late:
-            now = time.monotonic()
             self._tell.settler.tell(Outcomes([expired(claimed, now) for claimed in late], [], [], []))
             self._tell.claimer.tell(Freed(self._number, len(late)))
         if self._seals is not None:
             attempts = self._refuse_forged(attempts, self._seals)
-        self._kept_back.extend(claimed for claimed in attempts if is_on_last_life(claimed) and not claimed.expired)
-        self._run([claimed for claimed in attempts if not is_on_last_life(claimed) and not claimed.expired])
+        sound = [claimed for claimed in attempts if not claimed.expired]
+        self._kept_back.extend(Held(claimed, now) for claimed in sound if is_on_last_life(claimed))
+        self._run([claimed for claimed in sound if not is_on_last_life(claimed)])
         self._run_next_kept_back()
         self._note_load()
 
@@ -232,8 +233,11 @@ class Worker(Actor[WorkerMessage]):
             self._process.send(frame)
 
     def _run_next_kept_back(self) -> None:
-        if self._kept_back and not any(is_on_last_life(held.claimed) for held in self._held.values()):
-            self._run([self._kept_back.popleft()])
+        if self._kept_back and self._on_last_life() is None:
+            self._run([self._kept_back.popleft().claimed])
+
+    def _on_last_life(self) -> Held | None:
+        return next((held for held in self._held.values() if is_on_last_life(held.claimed)), None)
 
     def _ended(self, ends: list[wire.End]) -> None:
         now = time.monotonic()
@@ -292,6 +296,8 @@ class Worker(Actor[WorkerMessage]):
         if waiting is not None and now > max(waiting.placed, self._relieved) + OVERSTAY:
             self._relieved = now
             self._return_unstarted()
+        elif self._kept_back and (ahead := self._on_last_life()) and has_overstayed(self._kept_back[0], ahead, now):
+            self._hand_back()
 
     def _running(self) -> dict[int, Held]:
         return dict(islice(self._held.items(), self._argument.slots))
@@ -354,7 +360,7 @@ class Worker(Actor[WorkerMessage]):
             self._kill(Judgement("it still imports"))  # nothing is lost, and nobody has to wait for that
 
     def _hand_back(self) -> None:
-        self._give_back(list(self._kept_back))
+        self._give_back([held.claimed for held in self._kept_back])
         self._kept_back.clear()
         self._note_load()
 

@@ -1,0 +1,151 @@
+"""What a worker gives its process to run, and what it gives back; the process and the clock are played by the tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from queued_tasks.actors import worker as module
+from queued_tasks.actors.messages import Colleagues, Place, Tick, Unstarted
+from queued_tasks.actors.vitals import Vitals
+from queued_tasks.actors.worker import Worker
+from queued_tasks.runtime import wire
+from queued_tasks.runtime.actor import ActorRef
+from queued_tasks.runtime.ids import new_id
+from queued_tasks.runtime.lifecycle import MOST_CRASHES
+from queued_tasks.runtime.process import Usage
+from queued_tasks.runtime.task import Claimed
+from tests.fake_supervisor import argument
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class FakeProcess:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.frames: list[object] = []
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def spawn(self, *_: object) -> None: ...
+
+    def send(self, frame: object) -> None:
+        self.frames.append(frame)
+
+    def usage(self) -> Usage:
+        return Usage(0, 0.0)
+
+
+class Stage:
+    """An async worker that holds nothing yet, and what it says to its process and to the settler."""
+
+    def __init__(self, clock: Clock, process: FakeProcess) -> None:
+        self._clock = clock
+        self._process = process
+        self._settler: ActorRef[Any] = ActorRef("settler")
+        nobody: ActorRef[Any] = ActorRef("nobody")
+        colleagues = Colleagues(nobody, nobody, self._settler, nobody, nobody)
+        self.worker = Worker(1, lambda: None, argument(), colleagues, Vitals(), standby=False)
+        self.worker.ref = ActorRef("worker")
+
+    async def places(self, *attempts: Claimed) -> None:
+        await self.worker.receive(Place(list(attempts)))
+
+    async def after(self, seconds: float) -> None:
+        self._clock.now += seconds
+        await self.worker.receive(Tick())
+
+    def sent(self) -> dict[UUID, int]:
+        """The tasks that the process was to run, in their order, with the numbers of their attempts there."""
+        runs = (frame for frame in self._process.frames if isinstance(frame, wire.Run))
+        return {UUID(bytes=attempt.id): attempt.no for run in runs for attempt in run.attempts}
+
+    def given_back(self) -> list[Claimed]:
+        """All so far."""
+        told = (message for message in self._settler._queue if isinstance(message, Unstarted))
+        return [claimed for message in told for claimed in message.attempts]
+
+
+@pytest.fixture
+async def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    clock, process = Clock(), FakeProcess()
+    monkeypatch.setattr(module, "WorkerProcess", lambda *_: process)
+    monkeypatch.setattr(module, "time", clock)
+    stage = Stage(clock, process)
+    await stage.worker.started()
+    return stage
+
+
+def on_last_life() -> Claimed:
+    return Claimed(
+        lease=new_id(),
+        lane=1,
+        seq=1,
+        id=new_id(),
+        attempt=MOST_CRASHES,
+        failures=0,
+        timeouts=0,
+        crashes=MOST_CRASHES - 1,
+        function="main:report",
+        name="report",
+        executor=0,
+        args="[]",
+        kwargs=None,
+        context=None,
+        timeout=None,
+        max_retries=3,
+        flagged=False,
+        expired=False,
+        signature=None,
+    )
+
+
+async def test_of_tasks_on_their_last_life_one_is_given_to_the_process(stage: Stage) -> None:
+    first, second = on_last_life(), on_last_life()
+    await stage.places(first, second)
+    assert [*stage.sent()] == [first.id]
+
+
+async def test_those_that_wait_for_it_are_given_back_after_a_second(stage: Stage) -> None:
+    first, second, third = on_last_life(), on_last_life(), on_last_life()
+    await stage.places(first, second, third)
+    await stage.after(0.9)
+    assert stage.given_back() == []
+    await stage.after(0.2)
+    assert stage.given_back() == [second, third]
+
+
+async def test_one_that_comes_back_stays_as_long_as_the_first_had_run_by_then(stage: Stage) -> None:
+    first, second = on_last_life(), on_last_life()
+    await stage.places(first)
+    await stage.after(10.0)
+    await stage.places(second)
+    await stage.after(9.5)
+    assert stage.given_back() == []
+    await stage.after(1.0)
+    assert stage.given_back() == [second]
+
+
+async def test_however_long_the_first_runs_none_waits_for_more_than_a_minute(stage: Stage) -> None:
+    first, second = on_last_life(), on_last_life()
+    await stage.places(first)
+    await stage.after(3_600.0)
+    await stage.places(second)
+    await stage.after(61.0)
+    assert stage.given_back() == [second]
+
+
+async def test_one_that_waits_is_next_when_the_process_returns_the_first(stage: Stage) -> None:
+    first, second = on_last_life(), on_last_life()
+    await stage.places(first, second)
+    await stage.worker.receive(wire.Returned([stage.sent()[first.id]]))
+    assert [*stage.sent()] == [first.id, second.id]
