@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ..runtime.balance import shares
+from ..runtime.intake import ALL
 from ..runtime.store.servers import Peer
 from ..runtime.task import ServerId
 
@@ -28,9 +29,14 @@ class Sharing:
         self._allowance = 0
         self._hold = LONGEST_HOLD / 5
 
-    def hear(self, peers: Iterable[Peer]) -> None:
-        """All servers as of the last beat."""
-        others = [peer for peer in peers if peer.state == "running" and peer.id != self._server and peer.slots]
+    def hear(self, peers: Sequence[Peer]) -> None:
+        """All servers as of the last beat, this one among them. Nothing is left to those that take none of its channels."""
+        intake = next((peer.intake for peer in peers if peer.id == self._server), ALL)
+        others = [
+            peer
+            for peer in peers
+            if peer.state == "running" and peer.id != self._server and peer.slots and intake.meets(peer.intake)
+        ]
         self._free = {peer.id: peer.slots - peer.busy for peer in others}
         self._paces = {peer.id: peer.pace for peer in others}
 

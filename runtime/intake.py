@@ -19,6 +19,12 @@ class Intake:
         """Whether tasks of that channel may be claimed."""
         return channel in self.only if self.only else channel not in self.never
 
+    def meets(self, other: Intake) -> bool:
+        """Whether there is a channel that both take."""
+        if self.only:
+            return any(map(other.takes, self.only))
+        return not other.only or any(map(self.takes, other.only))
+
     def __str__(self) -> str:
         """What is taken, in words; empty when it is everything."""
         if self.only:

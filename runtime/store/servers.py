@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from ..intake import ALL, Intake
 from ..task import Json, ServerId
 from .link import LeaseLost, Link
 
@@ -43,6 +44,7 @@ class Peer:
     lock_key: int | None
     silent_for: float
     pace: float = 1.0  # how fast it starts tasks, 1 at best
+    intake: Intake = ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,7 @@ class ServerStore:
                 row["lock_key"],
                 row["silent_for"],
                 row["pace"],
+                _intake(row["channels"], row["excluded_channels"]),
             )
             for row in rows
         )
@@ -184,3 +187,9 @@ class ServerStore:
         for lease, id, attempt in await self._link.fetch("held", server, session=session):
             held.setdefault(lease, {})[id] = attempt
         return held
+
+
+def _intake(only: str | None, never: str | None) -> Intake:
+    """What a server says that it takes, in JSON."""
+    lists = [tuple(json.loads(text)) if text and text != "[]" else () for text in (only, never)]
+    return Intake(*lists) if any(lists) else ALL

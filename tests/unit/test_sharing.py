@@ -6,20 +6,24 @@ import math
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
+
 from queued_tasks.actors.sharing import LONGEST_HOLD, SHORTEST_HOLD, Sharing
+from queued_tasks.runtime.intake import ALL, Intake
 from queued_tasks.runtime.store.servers import Peer
 from queued_tasks.runtime.task import ServerId
 
+GPU, REST = Intake(only=("gpu",)), Intake(never=("gpu",))
 ME, OTHER, THIRD = (ServerId(UUID(int=number)) for number in (1, 2, 3))
 
 
-def peer(id: ServerId, free: int, state: str = "running", pace: float = 1.0) -> Peer:
-    return Peer(id, "peer", state, 10, 10 - free, datetime.now(UTC), None, 0.0, pace)
+def peer(id: ServerId, free: int, state: str = "running", pace: float = 1.0, intake: Intake = ALL) -> Peer:
+    return Peer(id, "peer", state, 10, 10 - free, datetime.now(UTC), None, 0.0, pace, intake)
 
 
-def sharing(*peers: Peer) -> Sharing:
+def sharing(*peers: Peer, intake: Intake = ALL) -> Sharing:
     ours = Sharing(ME)
-    ours.hear([peer(ME, 10), *peers])
+    ours.hear([peer(ME, 10, intake=intake), *peers])
     for _ in range(20):
         ours.took(0, 0.0001)
     return ours
@@ -33,6 +37,19 @@ def test_a_lonely_server_holds_back_nothing() -> None:
 
 def test_servers_that_take_nothing_are_no_company() -> None:
     assert not sharing(peer(OTHER, 10, "draining"), peer(THIRD, 0)).woken(1, "#1.1", 10, 1.0, 100.0)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(REST, GPU), (GPU, REST)])
+def test_servers_that_take_no_channel_of_this_one_are_no_company(mine: Intake, theirs: Intake) -> None:
+    ours = sharing(peer(OTHER, 10, intake=theirs), intake=mine)
+    assert not ours.woken(1, "#1.1", 10, 1.0, 100.0)
+    assert ours.limit(100.0) == math.inf
+
+
+def test_servers_that_take_some_channel_of_this_one_are_company() -> None:
+    ours = sharing(peer(OTHER, 10, intake=GPU), peer(THIRD, 10, intake=REST), intake=REST)
+    assert ours.woken(10, "#1.1", 10, 1.0, 100.0)
+    assert ours.limit(100.0) == 5
 
 
 def test_two_equal_servers_take_half_each_and_the_rest_after_a_while() -> None:

@@ -8,11 +8,13 @@ with me as (
 )
 select h.server, s.name, s.intent, s.wanted_workers, h.state, h.slots, h.busy, h.beat_at, h.lock_key,
        extract(epoch from clock_timestamp() - h.beat_at)::float8 as silent_for,
-       coalesce((h.details ->> 'pace')::float8, 1) as pace,
+       coalesce(d.pace, 1) as pace, d.channels, d.excluded_channels,
        exists (select from me) as alive,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'cancel') as cancels,
        (select coalesce(array_agg(i.id), '{}') from queued_tasks.interrupt i where i.server = $1 and i.kind = 'stop') as stops,
        (select coalesce(max(l.id), 0) from queued_tasks.lane l) as newest_lane,
        queued_tasks.is_overdue() as overdue
-  from queued_tasks.heartbeat h join queued_tasks.server s on s.id = h.server
+  from queued_tasks.heartbeat h
+  join queued_tasks.server s on s.id = h.server
+ cross join json_to_record(h.details) d (pace float8, channels text, excluded_channels text)
  order by h.server = $1 desc, s.started_at
