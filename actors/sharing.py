@@ -30,7 +30,7 @@ class Sharing:
         self._hold = LONGEST_HOLD / 5
 
     def hear(self, peers: Sequence[Peer]) -> None:
-        """All servers as of the last beat, this one among them. Nothing is left to those that take none of its channels."""
+        """All servers as of the last beat, this one among them. Nothing is left to those with none of its channels."""
         intake = next((peer.intake for peer in peers if peer.id == self._server), ALL)
         others = [
             peer
