@@ -25,7 +25,7 @@ end $$;
 --
 -- Lanes are read from above their low-water (p_lows, kept by the claimer): an index scan from the start of a line would
 -- walk over everything that was ever claimed while vacuum is held back. Rows that another server is claiming are passed
--- over, not waited for. The first look takes no locks, so that a claim over many lanes locks just what it takes.
+-- over, not waited for. The look takes no locks, so that a claim over many lanes locks just what it takes.
 --
 -- Of channels with limits it takes what these let through. When a rate lets nothing more through now, a last row without an
 -- id says in `timeout` in how many seconds it will. A task that was taken in the turn of its key has seq 0: those before it
@@ -46,18 +46,19 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    v_ids   uuid[];
-    v_lanes integer[];
-    v_seqs  bigint[];
-    v_tries integer[];
-    v_count integer := 0;
-    v_lows  bigint[] := p_lows;
-    v_look  integer := p_limit + 100;
-    v_seen  integer;
+    v_ids    uuid[];
+    v_lanes  integer[];
+    v_seqs   bigint[];
+    v_tries  integer[];
+    v_count  integer := 0;
+    v_lows   bigint[] := p_lows;
+    v_heads  tid[];
+    v_taken  tid[];
+    v_passed integer;
     v_limits boolean;
-    v_places tid[];      -- what limited channels let through: see let_through
+    v_let    tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
-    v_heads  bigint[];
+    v_turns  bigint[];
     v_closed integer[];
     v_keyed  integer[];
     v_next   float8;
@@ -74,52 +75,62 @@ begin
         return;
     end if;
 
-    -- No rows means that there is nothing to claim: look further when others are claiming all that we saw, and behind
-    -- what we took when all of that turned out to be cancelled or removed.
+    -- No rows means that there is nothing to claim: look behind what others are claiming, and behind what we took when all
+    -- of that turned out to be cancelled or removed.
     loop
         if v_limits then
             select t.places, t.ranks, t.seqs, t.closed, t.keyed, t.next_in
-              into v_places, v_ranks, v_heads, v_closed, v_keyed, v_next
+              into v_let, v_ranks, v_turns, v_closed, v_keyed, v_next
               from queued_tasks.let_through(p_server, p_lanes, p_ranks, v_lows, p_limit) t;
         end if;
-        with head as materialized (
-            select u.place, u.rank, u.seq, u.turn
-              from unnest(v_places, v_ranks, v_heads) with ordinality u (place, rank, seq, turn)
-            union all
-            (select r.place, l.rank, r.seq, 0
-              from unnest(p_lanes, p_ranks, v_lows) l (lane, rank, low)
-             cross join lateral (
-                   select y.ctid as place, y.seq from queued_tasks.ready y
-                    where y.lane = l.lane and y.seq > l.low
-                    order by y.seq limit v_look offset 0) r
-             where v_closed is null or l.lane <> all (v_closed)
-             order by l.rank, r.seq
-             limit v_look)
-        ), picked as materialized (
-            select y.ctid as place
-              from head h join queued_tasks.ready y on y.ctid = h.place
-             order by h.rank, h.seq, h.turn
-             limit p_limit
-               for update of y skip locked
-        ), taken as (
-            delete from queued_tasks.ready y
-             where y.ctid = any (array(select p.place from picked p))
+        v_taken := '{}';
+        v_passed := 0;
+        loop
+            v_heads := array(
+                select h.place
+                  from (select u.place, u.rank, u.seq, u.turn
+                          from unnest(v_let, v_ranks, v_turns) with ordinality u (place, rank, seq, turn)
+                        union all
+                        select r.place, l.rank, r.seq, 0
+                          from unnest(p_lanes, p_ranks, v_lows) l (lane, rank, low)
+                         cross join lateral (
+                               select y.ctid as place, y.seq from queued_tasks.ready y
+                                where y.lane = l.lane and y.seq > l.low
+                                order by y.seq limit v_passed + p_limit offset 0) r
+                         where v_closed is null or l.lane <> all (v_closed)) h
+                 order by h.rank, h.seq, h.turn
+                offset v_passed limit p_limit - cardinality(v_taken));
+            exit when v_heads = '{}';
+            v_passed := v_passed + cardinality(v_heads);
+            v_taken := v_taken || array(
+                select y.ctid from queued_tasks.ready y where y.ctid = any (v_heads) for update skip locked);
+            exit when cardinality(v_taken) = p_limit;
+        end loop;
+        exit when v_taken = '{}';
+
+        with taken as (
+            delete from queued_tasks.ready y where y.ctid = any (v_taken)
             returning y.lane, y.seq, y.id, y.attempt
         )
-        select array_agg(t.lane), array_agg(t.seq), array_agg(t.id), array_agg(t.attempt), (select count(*) from head h)
-          into v_lanes, v_seqs, v_ids, v_tries, v_seen
+        select array_agg(t.lane), array_agg(t.seq), array_agg(t.id), array_agg(t.attempt)
+          into v_lanes, v_seqs, v_ids, v_tries
           from taken t;
-        if v_ids is null then
-            exit when v_seen < v_look;
-            v_look := v_look * 4;
-            continue;
-        end if;
 
         return query
         select q.lane, case when q.lane = any (v_keyed) then 0 else q.seq end, q.id, q.attempt,
-               coalesce(h.failures, 0), coalesce(h.timeouts, 0), coalesce(h.crashes, 0),
+               case when q.attempt = 1 then 0 else (
+                    select count(*)::integer from queued_tasks.attempt a
+                     where a.id = q.id and a.outcome in ('failed', 'timeout')) end,
+               case when q.attempt = 1 then 0 else (
+                    select count(*)::integer from queued_tasks.attempt a
+                     where a.id = q.id and a.outcome = 'timeout') end,
+               case when q.attempt = 1 then 0 else (
+                    select count(*)::integer from queued_tasks.attempt a
+                     where a.id = q.id and a.outcome = 'crashed') end,
                t.function, coalesce(t.name, split_part(t.function, ':', 2)), t.executor, t.args, t.kwargs,
-               case when q.attempt = 1 then t.context else coalesce(c.value, t.context) end,
+               case when q.attempt = 1 then t.context else coalesce((
+                    select c.value from queued_tasks.context c where c.id = q.id
+                     order by c.attempt desc, c.version desc limit 1), t.context) end,
                t.timeout, t.max_retries,
                t.unique_key is not null or t.auto_remove or t.parents is not null,
                coalesce(t.expires_at <= now(), false), t.signature,
@@ -132,14 +143,6 @@ begin
                     queued_tasks.parent_results(coalesce(t.stand_ins, t.parents)) end
           from unnest(v_lanes, v_seqs, v_ids, v_tries) q (lane, seq, id, attempt)
           join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
-          left join lateral (
-               select count(*) filter (where a.outcome in ('failed', 'timeout'))::integer as failures,
-                      count(*) filter (where a.outcome = 'timeout')::integer as timeouts,
-                      count(*) filter (where a.outcome = 'crashed')::integer as crashes
-                 from queued_tasks.attempt a where a.id = q.id and q.attempt > 1) h on true
-          left join lateral (
-               select x.value from queued_tasks.context x where x.id = q.id and q.attempt > 1
-                order by x.attempt desc, x.version desc limit 1) c on true
          where not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         get diagnostics v_count = row_count;
         exit when v_count > 0;

@@ -26,6 +26,7 @@ declare
     v_open     uuid[];
     v_next     integer[];
     v_delays   float8[];
+    v_tries    integer := 0;
 begin
     lined := 0;
     lost := '{}';
@@ -37,23 +38,34 @@ begin
               for update) h;
     delete from queued_tasks.lease l where l.ctid = any (v_places);
 
-    with ended as (
-        insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
-                                         exception_name, exception_message, exception_traceback)
-        select u.id, u.outcome::queued_tasks.task_state, u.attempt, p_server,
-               now() - u.ago * interval '1 second', now() - (u.ago - u.took) * interval '1 second', u.result,
-               u.exception_name, u.exception_message, u.exception_traceback
-          from unnest(p_lease, p_id, p_attempt, p_outcome, p_ago, p_took, p_result, p_delay,
-                      p_exception_name, p_exception_message, p_exception_traceback)
-            as u (lease, id, attempt, outcome, ago, took, result, delay,
-                  exception_name, exception_message, exception_traceback)
-         where u.lease = any (v_held) and u.delay is null
-           and exists (select from queued_tasks.task t where t.id = u.id offset 0)
-         order by u.id
-        on conflict (id) do nothing
-        returning result.id
-    )
-    select array_agg(e.id) into v_ended from ended e;
+    loop
+        begin
+            with ended as (
+                insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
+                                                 exception_name, exception_message, exception_traceback)
+                select distinct on (u.id) u.id, u.outcome::queued_tasks.task_state, u.attempt, p_server,
+                       now() - u.ago * interval '1 second', now() - (u.ago - u.took) * interval '1 second', u.result,
+                       u.exception_name, u.exception_message, u.exception_traceback
+                  from unnest(p_lease, p_id, p_attempt, p_outcome, p_ago, p_took, p_result, p_delay,
+                              p_exception_name, p_exception_message, p_exception_traceback)
+                    as u (lease, id, attempt, outcome, ago, took, result, delay,
+                          exception_name, exception_message, exception_traceback)
+                 where u.lease = any (v_held) and u.delay is null
+                   and exists (select from queued_tasks.task t where t.id = u.id offset 0)
+                   and (v_tries = 0 or not exists (select from queued_tasks.result r where r.id = u.id offset 0))
+                 order by u.id
+                returning result.id
+            )
+            select array_agg(e.id) into v_ended from ended e;
+            exit;
+        exception when unique_violation then
+            -- One of them had ended already. Not `on conflict`: that makes each insert half as dear again.
+            v_tries := v_tries + 1;
+            if v_tries = 10 then
+                raise;
+            end if;
+        end;
+    end loop;
 
     if v_ended is not null then
         select e.lined, e.told into lined, told
