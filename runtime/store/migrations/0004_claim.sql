@@ -55,6 +55,7 @@ declare
     v_heads  tid[];
     v_taken  tid[];
     v_passed integer;
+    v_window integer;
     v_limits boolean;
     v_let    tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
@@ -86,6 +87,7 @@ begin
         v_taken := '{}';
         v_passed := 0;
         loop
+            v_window := greatest(p_limit, v_passed);
             v_heads := array(
                 select h.place
                   from (select u.place, u.rank, u.seq, u.turn
@@ -96,15 +98,18 @@ begin
                          cross join lateral (
                                select y.ctid as place, y.seq from queued_tasks.ready y
                                 where y.lane = l.lane and y.seq > l.low
-                                order by y.seq limit v_passed + p_limit offset 0) r
+                                order by y.seq limit v_passed + v_window offset 0) r
                          where v_closed is null or l.lane <> all (v_closed)) h
                  order by h.rank, h.seq, h.turn
-                offset v_passed limit p_limit - cardinality(v_taken));
-            exit when v_heads = '{}';
-            v_passed := v_passed + cardinality(v_heads);
+                offset v_passed limit v_window);
             v_taken := v_taken || array(
-                select y.ctid from queued_tasks.ready y where y.ctid = any (v_heads) for update skip locked);
-            exit when cardinality(v_taken) = p_limit;
+                select y.place
+                  from unnest(v_heads) h (place)
+                 cross join lateral (
+                       select k.ctid as place from queued_tasks.ready k where k.ctid = h.place for update skip locked) y
+                 limit p_limit - cardinality(v_taken));
+            exit when cardinality(v_taken) = p_limit or cardinality(v_heads) < v_window;
+            v_passed := v_passed + v_window;
         end loop;
         exit when v_taken = '{}';
 

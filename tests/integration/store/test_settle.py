@@ -149,6 +149,26 @@ async def test_a_repeated_settlement_of_a_task_that_was_removed_is_not_lost(stor
     assert not (await store.settle(server, ended(it))).lost
 
 
+async def test_what_has_ended_already_keeps_nothing_else_in_the_batch_from_being_recorded(store: Store) -> None:
+    tasks = await store.add(3)
+    server = await store.server()
+    held = sorted(await store.claim(server), key=lambda it: it.id)
+    await store.settle(server, ended(held[1], result="1"), part=[held[1].lease])
+    settlement = await store.settle(server, *(ended(it, result="2") for it in held))
+    assert not settlement.lost
+    kept = "select array(select result::text from queued_tasks.result r where r.id = any ($1) order by r.id)"
+    assert await store.value(kept, sorted(task.id for task in tasks)) == ["2", "1", "2"]
+
+
+async def test_an_end_that_is_told_twice_in_one_call_is_recorded_once(store: Store) -> None:
+    await store.one()
+    server = await store.server()
+    it = await store.claim_one(server)
+    settlement = await store.settle(server, ended(it), ended(it))
+    assert not settlement.lost
+    assert await store.count("result") == 1
+
+
 async def test_a_settlement_without_its_lease_is_lost(store: Store) -> None:
     task = await store.one()
     server = await store.server()
