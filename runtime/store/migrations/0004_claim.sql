@@ -52,10 +52,9 @@ declare
     v_tries  integer[];
     v_count  integer := 0;
     v_lows   bigint[] := p_lows;
-    v_heads  tid[];
-    v_taken  tid[];
     v_passed integer;
     v_window integer;
+    v_seen   integer;
     v_limits boolean;
     v_let    tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
@@ -64,12 +63,14 @@ declare
     v_keyed  integer[];
     v_next   float8;
     v_dropped boolean;
+    v_followed boolean;
 begin
     -- A claim that a crash of PostgreSQL takes with it has left its tasks in line, and its outcomes are refused.
-    perform set_config('synchronous_commit', 'off', true);
-    perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0));
-    v_limits := exists (select from queued_tasks.gate);  -- set meanwhile, perhaps, by whom we waited for
-    select p_lease = any (h.dropped) into v_dropped from queued_tasks.heartbeat h where h.server = p_server for key share;
+    perform set_config('synchronous_commit', 'off', true),
+            pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0));
+    -- in a new statement: limits may have been set by whom we waited for
+    select p_lease = any (h.dropped), exists (select from queued_tasks.gate) into v_dropped, v_limits
+      from queued_tasks.heartbeat h where h.server = p_server for key share;
     if not found then
         raise exception 'server % has lost its lease', p_server using errcode = 'QT001';
     elsif v_dropped then
@@ -84,11 +85,14 @@ begin
               into v_let, v_ranks, v_turns, v_closed, v_keyed, v_next
               from queued_tasks.let_through(p_server, p_lanes, p_ranks, v_lows, p_limit) t;
         end if;
-        v_taken := '{}';
+        v_lanes := '{}';
+        v_seqs := '{}';
+        v_ids := '{}';
+        v_tries := '{}';
         v_passed := 0;
         loop
             v_window := greatest(p_limit, v_passed);
-            v_heads := array(
+            with head as materialized (
                 select h.place
                   from (select u.place, u.rank, u.seq, u.turn
                           from unnest(v_let, v_ranks, v_turns) with ordinality u (place, rank, seq, turn)
@@ -101,25 +105,26 @@ begin
                                 order by y.seq limit v_passed + v_window offset 0) r
                          where v_closed is null or l.lane <> all (v_closed)) h
                  order by h.rank, h.seq, h.turn
-                offset v_passed limit v_window);
-            v_taken := v_taken || array(
+                offset v_passed limit v_window
+            ), picked as materialized (
                 select y.place
-                  from unnest(v_heads) h (place)
+                  from head h
                  cross join lateral (
                        select k.ctid as place from queued_tasks.ready k where k.ctid = h.place for update skip locked) y
-                 limit p_limit - cardinality(v_taken));
-            exit when cardinality(v_taken) = p_limit or cardinality(v_heads) < v_window;
+                 limit p_limit - cardinality(v_ids)
+            ), taken as (
+                delete from queued_tasks.ready y
+                 where y.ctid = any (array(select p.place from picked p))
+                returning y.lane, y.seq, y.id, y.attempt
+            )
+            select v_lanes || array_agg(t.lane), v_seqs || array_agg(t.seq), v_ids || array_agg(t.id),
+                   v_tries || array_agg(t.attempt), (select count(*) from head)
+              into v_lanes, v_seqs, v_ids, v_tries, v_seen
+              from taken t;
+            exit when cardinality(v_ids) = p_limit or v_seen < v_window;
             v_passed := v_passed + v_window;
         end loop;
-        exit when v_taken = '{}';
-
-        with taken as (
-            delete from queued_tasks.ready y where y.ctid = any (v_taken)
-            returning y.lane, y.seq, y.id, y.attempt
-        )
-        select array_agg(t.lane), array_agg(t.seq), array_agg(t.id), array_agg(t.attempt)
-          into v_lanes, v_seqs, v_ids, v_tries
-          from taken t;
+        exit when v_ids = '{}';
 
         return query
         select q.lane, case when q.lane = any (v_keyed) then 0 else q.seq end, q.id, q.attempt,
@@ -165,8 +170,11 @@ begin
              where exists (select from queued_tasks.task t where t.id = q.id offset 0)
                and not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         end if;
-        insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries);
-        perform queued_tasks.tell_watchers(v_ids);
+        insert into queued_tasks.lease (id, server, ids, attempts) values (p_lease, p_server, v_ids, v_tries)
+        returning exists (select from queued_tasks.waiter w where w.progress) into v_followed;
+        if v_followed then
+            perform queued_tasks.tell_watchers(v_ids);
+        end if;
         if v_lanes && v_closed then
             perform queued_tasks.take_tokens(p_server, p_lease, v_ids);
         end if;

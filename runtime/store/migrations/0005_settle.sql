@@ -27,6 +27,8 @@ declare
     v_next     integer[];
     v_delays   float8[];
     v_tries    integer := 0;
+    v_limits   boolean;
+    v_awaited  boolean;
 begin
     lined := 0;
     lost := '{}';
@@ -67,7 +69,13 @@ begin
         end;
     end loop;
 
-    if v_ended is not null then
+    -- In a new statement: the one above may have waited for whoever added a child. A plain task pays for this look, no more.
+    select exists (select from queued_tasks.gate),
+           exists (select from unnest(v_ended) u (id)
+                    cross join lateral (select from queued_tasks.dependency k where k.parent = u.id offset 0) d)
+           or exists (select from queued_tasks.waiter w where w.task_id = any (v_ended))
+      into v_limits, v_awaited;
+    if v_awaited or p_flagged <> '{}' then
         select e.lined, e.told into lined, told
           from queued_tasks.after_end(v_ended, array(select f.id from unnest(p_flagged) f (id) where f.id = any (v_ended))) e;
     end if;
@@ -112,7 +120,9 @@ begin
               from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;
         end if;
     end if;
-    lined := lined + queued_tasks.free_tokens(p_lease, p_id);
+    if v_limits then
+        lined := lined + queued_tasks.free_tokens(p_lease, p_id);
+    end if;
 end $$;
 
 -- What follows for tasks that were taken and have not ended: the attempt p_next after p_delays (seconds; 0: at once and
