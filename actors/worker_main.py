@@ -147,7 +147,7 @@ class AsyncWorker:
             running = Running(attempt, self._workplace)
             self._running[attempt.no] = running
             run_marked = self._runs[attempt.no % MARKS]
-            running.cancel = self._loop.create_task(run_marked(self, running)).cancel
+            running.task = self._loop.create_task(run_marked(self, running))
 
     async def _run(self, running: Running) -> None:
         if running.why is None:
@@ -208,8 +208,8 @@ class AsyncWorker:
             return
         running.why = why
         # One that has not begun must not be cancelled: its coroutine would end without a line of it having run.
-        if running.started is not None and running.cancel is not None:
-            running.cancel()
+        if running.started is not None and running.task is not None:
+            running.task.cancel()
 
     def _drain(self, grace: float) -> None:
         if self._draining:
