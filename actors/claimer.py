@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import assert_never
 from uuid import UUID
 
@@ -215,7 +216,9 @@ class Claimer(Actor[ClaimerMessage]):
         kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
         self._sharing.took(len(claimed), ended - began)
         if claimed:
-            claimed.sort(key=lambda task: (ranks[task.lane], task.seq))
+            claimed.sort(key=attrgetter("seq"))
+            if len(lanes) > 1:
+                claimed.sort(key=lambda task: ranks[task.lane])
             self._place(lease, claimed, kind.rooms)
         else:
             self._count()
@@ -274,8 +277,8 @@ class Claimer(Actor[ClaimerMessage]):
         batches: dict[int, list[Claimed]] = {}
         for worker, task in zip(workers, claimed, strict=False):
             batches.setdefault(worker, []).append(task)
-        for task in claimed:
-            self._lines[task.lane].taken(task.seq)
+        for lane, seq in {task.lane: task.seq for task in claimed}.items():  # the last ones are the highest
+            self._lines[lane].taken(seq)
         for worker, batch in batches.items():
             rooms[worker].held += len(batch)
             self._refs[worker].tell(Place(batch))

@@ -17,7 +17,7 @@ _SIGNATURE = "SignatureError"
 _EXPIRED = Verdict("cancelled", None, None, "it expired before it was its turn")
 
 
-class Held(msgspec.Struct, eq=False):
+class Held(msgspec.Struct, eq=False, gc=False):
     """An attempt that the process has. `placed` is when it went there, `started` when it was first seen to run."""
 
     claimed: Claimed

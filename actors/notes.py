@@ -40,6 +40,8 @@ class Notes:
     def take_last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
         """What attempts that have ended logged last. Not what others did: a settlement may be repeated, and only what
         it ends is then known to be written."""
+        if not self._logs:
+            return []
         ended = {end.id for end in settled}
         last = [line for line in self._logs if line.claimed.id in ended]
         self._logs = [line for line in self._logs if line.claimed.id not in ended]

@@ -201,8 +201,9 @@ class Worker(Actor[WorkerMessage]):
         if self._seals is not None:
             attempts = self._refuse_forged(attempts, self._seals)
         sound = [claimed for claimed in attempts if not claimed.expired]
-        self._kept_back.extend(Held(claimed, now) for claimed in sound if is_on_last_life(claimed))
-        self._run([claimed for claimed in sound if not is_on_last_life(claimed)])
+        last = [claimed for claimed in sound if is_on_last_life(claimed)]
+        self._kept_back.extend(Held(claimed, now) for claimed in last)
+        self._run([claimed for claimed in sound if not is_on_last_life(claimed)] if last else sound)
         self._run_next_kept_back()
         self._note_load()
 
@@ -228,7 +229,8 @@ class Worker(Actor[WorkerMessage]):
     def _run(self, attempts: Iterable[Claimed]) -> None:
         numbered = [(next(self._numbers), claimed) for claimed in attempts]
         now = time.monotonic()
-        self._held.update((no, Held(claimed, now)) for no, claimed in numbered)
+        for no, claimed in numbered:
+            self._held[no] = Held(claimed, now)
         for frame in runs(numbered, verified=self._seals is not None):
             self._process.send(frame)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -65,6 +66,7 @@ class AsyncWorker:
         self._backend = WorkerBackend(mailbox.send_threadsafe, signs=argument.signs)
         self._workplace = workplace(self._reporter, self._backend, block_on(self._loop))
         self._functions: Functions
+        self._context: Context  # of each attempt at first: what one sets, the next one must not find
         self._slots = 0  # until it is active
         self._runs = marked(AsyncWorker._run)
         self._waiting: deque[wire.Attempt] = deque()
@@ -123,6 +125,7 @@ class AsyncWorker:
         if self._draining:
             return
         self._slots = self._argument.slots
+        self._context = copy_context()
         self._loop.set_default_executor(ThreadPoolExecutor(max(self._slots, 32), "task"))
         self._mailbox.send(wire.Active(self._slots))
         self._fill()
@@ -147,7 +150,7 @@ class AsyncWorker:
             running = Running(attempt, self._workplace)
             self._running[attempt.no] = running
             run_marked = self._runs[attempt.no % MARKS]
-            running.cancel = self._loop.create_task(run_marked(self, running)).cancel
+            running.task = self._loop.create_task(run_marked(self, running), context=self._context.copy())
 
     async def _run(self, running: Running) -> None:
         if running.why is None:
@@ -158,6 +161,7 @@ class AsyncWorker:
         else:
             end = interrupted_early(running)
         del self._running[running.attempt.no]
+        running.task = None  # its context holds the attempt: nobody should have to find such circles
         self._reporter.ended(end)
         if self._waiting:
             self._fill()
@@ -208,8 +212,8 @@ class AsyncWorker:
             return
         running.why = why
         # One that has not begun must not be cancelled: its coroutine would end without a line of it having run.
-        if running.started is not None and running.cancel is not None:
-            running.cancel()
+        if running.started is not None and running.task is not None:
+            running.task.cancel()
 
     def _drain(self, grace: float) -> None:
         if self._draining:

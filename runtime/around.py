@@ -36,8 +36,10 @@ def is_new_fire(running: Running, function: Callable[..., object]) -> bool:
 
     Servers run none of the user's code, so that is left to the worker.
     """
+    if not (on_pre_create.used or on_post_create.used):
+        return False
     spec = getattr(function, SCHEDULE, None)
-    if spec is None or not (on_pre_create or on_post_create):
+    if spec is None:
         return False
     context = context_of(running)
     return bool(context.get("schedule.name") == spec.name and not context.get(_HOOKED))

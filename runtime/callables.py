@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
+from .codec import Decoder, decoder_of
 from .errors import InvalidTask
 from .functions import AllowList, FunctionNotAllowed, UnknownFunction, executor_of, options_of, resolve
 from .lifecycle import message_of
@@ -17,12 +19,15 @@ _MOST_STRANGE: Final = 10_000
 class Function:
     """A task function and what it declared."""
 
-    __slots__ = ("call", "is_async", "options")
-
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
         self.is_async = executor_of(call) is Executor.ASYNC
         self.options = options_of(call)
+
+    @cached_property
+    def decode(self) -> Decoder:
+        """What makes the arguments to call it with of those that are stored."""
+        return decoder_of(self.call)
 
 
 class NotRunHere(Exception):

@@ -36,6 +36,7 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 _PLAIN = SchemaSerializer(core_schema.any_schema(), CONFIG)
 _ABSENT = object()
 Encoder: TypeAlias = Callable[[Sequence[object], Mapping[str, object]], tuple[str, str | None]]
+Decoder: TypeAlias = Callable[[str, str | None], tuple[Sequence[object], dict[str, object]]]
 
 _BY_WHOM = "by hand, or for another version of the function"
 
@@ -43,33 +44,19 @@ _BY_WHOM = "by hand, or for another version of the function"
 def encoder_of(func: Callable[..., object]) -> Encoder:
     """What makes of positional arguments for `func` a JSON array, of keyword arguments an object, of no keywords None.
 
-    Defaults are not stored. What it returns is accepted by PostgreSQL's json and jsonb, and `decode_arguments` gives
+    Defaults are not stored. What it returns is accepted by PostgreSQL's json and jsonb, and the decoder gives
     the same values back, as far as the annotations tell their types. It raises InvalidTask when the function can't be
     called like this, SerializationError when a value doesn't fit its annotation, or can't be kept; the text names it.
     """
     return _codec_of(func).encode
 
 
-def decode_arguments(
-    func: Callable[..., object], args: str, kwargs: str | None
-) -> tuple[list[object], dict[str, object]]:
-    """The arguments to call `func` with, in the types that it annotates.
+def decoder_of(func: Callable[..., object]) -> Decoder:
+    """What makes of such JSON the arguments to call `func` with, in the types that it annotates.
 
-    Raises:
-        SerializationError: a row written by hand holds broken JSON, or arguments that `func` doesn't take.
+    It raises SerializationError when a row written by hand holds broken JSON, or arguments that `func` doesn't take.
     """
-    codec = _codec_of(func)
-    values = codec.positional.decode(args)
-    if values and values[-1] is _ABSENT:
-        values = tuple(value for value in values if value is not _ABSENT)
-    named: dict[str, object] = {} if kwargs is None else codec.named.decode(kwargs)
-    if named or not codec.least <= len(values) <= codec.most:
-        misfit = codec.misfit(len(values), named)
-        if misfit:
-            raise SerializationError(
-                f"{codec.name}() can't be called with the stored arguments: {misfit}; the task was written {_BY_WHOM}"
-            )
-    return list(values), named
+    return _codec_of(func).decode
 
 
 def encode_result(value: object) -> str | None:
@@ -272,6 +259,21 @@ class _Codec:
         if len(text) + len(named or b"") > MAX_ARGUMENT_BYTES:
             raise SerializationError(_too_large(self, text, named))
         return text.decode(), None if named is None else named.decode()
+
+    def decode(self, args: str, kwargs: str | None) -> tuple[Sequence[object], dict[str, object]]:
+        """See `decoder_of`."""
+        values: tuple[object, ...] = self.positional.decode(args)
+        if values and values[-1] is _ABSENT:
+            values = tuple(value for value in values if value is not _ABSENT)
+        named: dict[str, object] = {} if kwargs is None else self.named.decode(kwargs)
+        if named or not self.least <= len(values) <= self.most:
+            misfit = self.misfit(len(values), named)
+            if misfit:
+                raise SerializationError(
+                    f"{self.name}() can't be called with the stored arguments: {misfit}; "
+                    f"the task was written {_BY_WHOM}"
+                )
+        return values, named
 
     def misfit(self, count: int, names: Collection[str]) -> str | None:
         """Why it can't be called with `count` positional arguments and these keywords; None when it can."""

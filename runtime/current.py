@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
+
+import msgspec
 
 from . import wire
 from .lifecycle import Why
 
 if TYPE_CHECKING:
+    from asyncio import Task
+
     from .nested import Context
     from .outbox import Outbox
 
@@ -62,39 +65,22 @@ class Workplace:
         self.block = block
 
 
-class Running:
+class Running(msgspec.Struct, eq=False):
     """An attempt from the moment that it may start until its end is decided; instants are of time.monotonic()."""
 
-    __slots__ = (
-        "attempt",
-        "cancel",
-        "context",
-        "deadline",
-        "handle",
-        "ordinals",
-        "outbox",
-        "over",
-        "spared",
-        "started",
-        "twin",
-        "why",
-        "workplace",
-    )
-
-    def __init__(self, attempt: wire.Attempt, workplace: Workplace) -> None:
-        self.attempt = attempt
-        self.workplace = workplace
-        self.started: float | None = None
-        self.deadline: float | None = None
-        self.why: Why | None = None  # set before it is interrupted
-        self.cancel: Callable[[], object] | None = None
-        self.over = False
-        self.spared = False  # it was given back the time that another one took
-        self.context: Context | None = None  # made when it is first used
-        self.outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
-        self.handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
-        self.twin: object | None = None  # the same for its threads without an event loop
-        self.ordinals = count(1)  # of the tasks that this one adds
+    attempt: wire.Attempt
+    workplace: Workplace
+    started: float | None = None
+    deadline: float | None = None
+    why: Why | None = None  # set before it is interrupted
+    task: Task[None] | None = None  # of asyncio, which runs it in an async worker
+    over: bool = False
+    spared: bool = False  # it was given back the time that another one took
+    context: Context | None = None  # made when it is first used
+    outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
+    handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
+    twin: object | None = None  # the same for its threads without an event loop
+    ordinals: Iterator[int] | None = None  # of the tasks that this one adds, made with the first handle
 
     def begin(self) -> None:
         """Start the clock."""

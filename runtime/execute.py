@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, Final, cast
@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from . import wire
 from .around import enqueued, is_new_fire, log_failures, tell, tell_blocking, tell_quietly
 from .callables import Function, Functions, NotRunHere
-from .codec import decode_arguments, encode_result
+from .codec import encode_result
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .hooks import on_post_run, on_pre_run
@@ -34,7 +34,7 @@ async def run(running: Running, functions: Functions) -> wire.End | wire.Unknown
         function, args, kwargs = course.prepare(functions)
         if is_new_fire(running, function.call):
             await enqueued(running)
-        if on_pre_run:
+        if on_pre_run.used:
             await tell(on_pre_run, running)
         if function.is_async:
             course.value = await function.call(*args, **kwargs)
@@ -46,7 +46,7 @@ async def run(running: Running, functions: Functions) -> wire.End | wire.Unknown
     except BaseException as error:
         course.error = error
     course.judge()
-    if on_post_run and course.function is not None:
+    if on_post_run.used and course.function is not None:
         await tell_quietly(on_post_run, running, **course.told())
     return course.end()
 
@@ -65,7 +65,7 @@ def run_blocking(
             function, args, kwargs = course.prepare(functions)
             if is_new_fire(running, function.call):
                 loop.run(enqueued(running), context=copy_context())
-            if on_pre_run:
+            if on_pre_run.used:
                 tell_blocking(on_pre_run, running, loop)
             course.value = function.call(*args, **kwargs)
             if function.is_async:
@@ -77,7 +77,7 @@ def run_blocking(
     except BaseException as error:
         course.error = error
     course.judge()
-    if on_post_run and course.function is not None:
+    if on_post_run.used and course.function is not None:
         try:
             tell_blocking(on_post_run, running, loop, **course.told())
         except BaseException as error:
@@ -117,11 +117,11 @@ class _Course:
         self.error: BaseException | None = None
         self.verdict = DONE
 
-    def prepare(self, functions: Functions) -> tuple[Function, list[object], dict[str, object]]:
+    def prepare(self, functions: Functions) -> tuple[Function, Sequence[object], dict[str, object]]:
         attempt = self.running.attempt
         try:
             function = functions.get(attempt.function, verified=attempt.verified)
-            args, kwargs = decode_arguments(function.call, attempt.args, attempt.kwargs)
+            args, kwargs = function.decode(attempt.args, attempt.kwargs)
         except (InvalidTask, SerializationError) as error:
             name = "InvalidTask" if isinstance(error, InvalidTask) else "SerializationError"
             raise _Refused(name, error) from error
@@ -138,10 +138,12 @@ class _Course:
 
     def judge(self) -> None:
         """Decide the outcome, from what the function did and from why it was interrupted."""
+        running = self.running
+        if self.error is None and running.why is None:
+            return
         if self.error is not None:
             self.error = own_word(self.error)
-        running, error = self.running, self.error
-        attempt = running.attempt
+        error, attempt = self.error, running.attempt
         if running.why is Why.TIMEOUT:
             self.verdict = after_timeout(attempt.timeout or 0.0, attempt, _jitter(), self._options.backoff)
         elif running.why is not None:
@@ -221,7 +223,7 @@ def _jitter() -> float:
 
 
 async def _on_thread(
-    course: _Course, call: Callable[..., object], args: list[object], kwargs: dict[str, object]
+    course: _Course, call: Callable[..., object], args: Sequence[object], kwargs: dict[str, object]
 ) -> None:
     """Call on a thread and wait for it, cancelled or not: the attempt isn't over while its thread goes on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import count
 from typing import TypeVar, cast
 from uuid import UUID
 
@@ -35,8 +36,10 @@ def running_task() -> Running:
 def of_attempt(kind: type[C], running: Running) -> C:
     """A handle for what an attempt adds. A second run of the same task comes to the same ids. Hold `making`."""
 
+    ordinals = running.ordinals = running.ordinals or count(1)
+
     def make_id() -> UUID:
-        return derived_id(UUID(bytes=running.attempt.id), next(running.ordinals))
+        return derived_id(UUID(bytes=running.attempt.id), next(ordinals))
 
     backend = cast("Backend", running.workplace.backend)
     if running.outbox is None:

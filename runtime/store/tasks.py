@@ -93,7 +93,7 @@ class TaskStore:
         )
         places = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
         next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
-        return Claim([Claimed(lease, *(*row, *places[row["lane"]])) for row in rows], next_in)
+        return Claim([Claimed(lease, *(*row, *places[row[0]])) for row in rows], next_in)
 
     async def is_claimable(self, server: ServerId, lanes: Sequence[tuple[Lane, int, int]]) -> bool:
         """Whether a claim from `lanes` would take anything."""

@@ -139,3 +139,40 @@ async def test_the_collector_leaves_alone_what_the_application_imported(kind: st
     async with worker(kind, app=f"{TASKS}:own") as supervisor:
         end = await supervisor.result_of("collects_this_module")
     assert end.result == "false"
+
+
+ATTEMPTS = """
+import asyncio, gc, weakref
+from contextvars import ContextVar
+
+app = None
+gc.disable()
+tenant = ContextVar("tenant", default="nobody")
+ended = []
+
+async def serve(name: str) -> str:
+    before = tenant.get()
+    tenant.set(name)
+    return before
+
+async def end() -> None:
+    ended.append(weakref.ref(asyncio.current_task()))
+
+async def count_left() -> int:
+    return sum(1 for task in ended if task() is not None)
+"""
+
+
+async def test_what_a_task_sets_in_its_context_the_next_one_does_not_find(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(ATTEMPTS)
+    async with worker("async", slots=1, app="shop:serve", app_dir=str(tmp_path)) as supervisor:
+        attempts = [supervisor.attempt("shop:serve", name) for name in ("ada", "bob", "eve")]
+        supervisor.process.send(wire.Run(attempts))  # at once, so that one starts where another one ends
+        assert [(await supervisor.end_of(attempt.no)).result for attempt in attempts] == ['"nobody"'] * 3
+
+
+async def test_a_task_that_ended_is_gone_without_the_garbage_collector(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(ATTEMPTS)
+    async with worker("async", app="shop:end", app_dir=str(tmp_path)) as supervisor:
+        await supervisor.result_of("shop:end")
+        assert (await supervisor.result_of("shop:count_left")).result == "0"

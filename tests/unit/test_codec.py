@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
 from queued_tasks.runtime.codec import (
-    decode_arguments,
+    decoder_of,
     encode_json,
     encode_result,
     encoder_of,
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 
 def there_and_back(func: Function, *args: object, **kwargs: object) -> tuple[list[Any], dict[str, Any]]:
-    return decode_arguments(func, *encoder_of(func)(args, kwargs))
+    positional, named = decoder_of(func)(*encoder_of(func)(args, kwargs))
+    return list(positional), named
 
 
 KEPT: list[tuple[object, Any]] = [
@@ -263,7 +264,7 @@ def test_a_function_is_forgotten_with_its_codec() -> None:
 
 
 def test_a_row_written_by_hand_may_name_fields_by_their_alias() -> None:
-    assert decode_arguments(taking(User), '[{"userId": 3}]', None) == ([User(userId=3)], {})
+    assert decoder_of(taking(User))('[{"userId": 3}]', None) == ((User(userId=3),), {})
 
 
 def test_no_result_is_no_json() -> None:

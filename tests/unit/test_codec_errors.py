@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from queued_tasks.runtime.codec import (
     MAX_ARGUMENT_BYTES,
     MAX_RESULT_BYTES,
-    decode_arguments,
+    decoder_of,
     encode_json,
     encode_result,
     encoder_of,
@@ -189,7 +189,7 @@ STORED: list[tuple[str, str | None, str]] = [
 @pytest.mark.parametrize(("args", "kwargs", "text"), STORED, ids=[str(at) for at in range(len(STORED))])
 def test_a_row_that_does_not_fit_is_explained(args: str, kwargs: str | None, text: str) -> None:
     with pytest.raises(SerializationError) as caught:
-        decode_arguments(send, args, kwargs)
+        decoder_of(send)(args, kwargs)
     assert str(caught.value).startswith(text)
     assert str(caught.value).endswith("; the task was written by hand, or for another version of the function")
 
