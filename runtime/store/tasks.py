@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -15,6 +16,10 @@ from .lanes import Lane, Lanes
 from .link import Link
 
 MOST_REFUSED = 1_000  # tasks that one transaction ends because nobody may run them
+
+
+class NotPlain(Exception):
+    """These tasks can't be added part by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,21 @@ class TaskStore:
         """
         rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
+
+    @asynccontextmanager
+    async def adding(self, timeout: float) -> AsyncIterator[Callable[[Sequence[NewTask]], Awaitable[object]]]:
+        """A transaction that adds tasks part by part, by the call that it gives.
+
+        That raises NotPlain for tasks that would make it wait for others: these hold what they take to the commit.
+        """
+        async with self._link.transaction(timeout) as run:
+
+            async def add(tasks: Sequence[NewTask]) -> None:
+                if any(task.unique_key or task.parents for task in tasks) or not self.lanes.has(_forms_of(tasks)[1]):
+                    raise NotPlain("they wait for others, or for a lane of their own")
+                await run("add_tasks", *await self._columns(tasks), False)
+
+            yield add
 
     async def session(self) -> int:
         """See Link.session."""
