@@ -22,6 +22,7 @@ from .outbox import Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
+from .uncollected import uncollected
 from .watch import TaskUpdate, watch
 
 P = ParamSpec("P")
@@ -124,11 +125,12 @@ class Client:
         try:
             for low in range(0, len(specs), _PART):
                 part = specs[low : low + _PART]
-                entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in part]
+                with uncollected():
+                    entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in part]
+                    refs += [TaskRef(entry, self.backend) for entry in entries]
                 batch.add(*entries)
                 if len(specs) > _PART:
                     await batch.send(entries)
-                refs += [TaskRef(entry, self.backend) for entry in entries]
             await batch.flush()
         finally:
             batch.drop()

@@ -76,9 +76,10 @@ class TaskStore:
         async with self._link.transaction(timeout) as run:
 
             async def add(tasks: Sequence[NewTask]) -> None:
-                if any(task.unique_key or task.parents for task in tasks) or not self.lanes.has(_forms_of(tasks)[1]):
+                forms, examples = _forms_of(tasks)
+                if any(map(_unique_key, tasks)) or any(map(_parents, tasks)) or not self.lanes.has(examples):
                     raise NotPlain("they wait for others, or for a lane of their own")
-                await run("add_tasks", *await self._columns(tasks), False)
+                await run("add_tasks", *self._arrays(tasks, forms, examples), False)
 
             yield add
 
@@ -223,9 +224,14 @@ class TaskStore:
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
     async def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
-        """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         forms, examples = _forms_of(tasks)
         await self.lanes.ensure(examples)
+        return self._arrays(tasks, forms, examples)
+
+    def _arrays(
+        self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]
+    ) -> list[list[Any] | None]:
+        """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
@@ -274,6 +280,7 @@ class TaskStore:
         ]
 
 
+_unique_key, _parents = attrgetter("unique_key"), attrgetter("parents")
 _form = attrgetter(
     "function", "executor", "name", "channel", "priority", "max_retries", "timeout", "auto_remove", "on_parent_failure"
 )

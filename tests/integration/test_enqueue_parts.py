@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import gc
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -26,6 +27,9 @@ SIZE = 10  # a batch of four parts, the last of them short
 
 
 async def plain(value: Any) -> None: ...
+
+
+async def listed(value: Iterable[str]) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -278,3 +282,21 @@ async def test_post_create_hooks_and_servers_are_told_of_all_parts(
             continue
     await listener.close()
     assert (seen, said, wholes) == ([*range(SIZE)], f"{lane}:{SIZE}", [1])
+
+
+async def test_the_garbage_is_collected_between_the_parts(tasks: QueuedTasks) -> None:
+    await tasks.add_task(plain, "first")
+    seen: list[bool] = []
+
+    async def look() -> None:
+        seen.append(gc.isenabled())
+
+    class Looking:
+        def __iter__(self) -> Iterator[str]:
+            seen.append(gc.isenabled())
+            yield "made"
+
+    with after(1, look):
+        await tasks.add_tasks([*specs(), TaskSpec(listed, [Looking()])])
+    assert seen[:2] == [True, False]
+    assert gc.isenabled()
