@@ -78,6 +78,9 @@ class WorkerBackend:
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         return await self._call(_WINNERS, "write", {"repeat": repeat}, added=[added_of(task) for task in tasks])
 
+    def draft(self, patience: float) -> None:
+        """The supervisor writes, which gets all tasks at once."""
+
     async def get(self, id: UUID) -> Task | None:
         return await self._call(_TASK, "get", {"id": id})
 

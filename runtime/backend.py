@@ -17,9 +17,9 @@ from .errors import (
     TaskTimeout,
     WorkerDied,
 )
-from .outbox import Writer
 from .task import Json, NewTask, Task, TaskLog, TaskState
 from .watch import News
+from .writing import Writer
 
 _FAILURES: dict[str, type[TaskFailed]] = {kind.__name__: kind for kind in (TaskTimeout, WorkerDied, ParentTaskFailed)}
 

@@ -22,11 +22,14 @@ from .outbox import Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
 from .task import OnParentFailure, Task, TaskLog, TaskSpec, TaskState
+from .uncollected import uncollected
 from .watch import TaskUpdate, watch
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
+
+_PART = 1_000  # tasks of a larger batch that go out together, while the next are made
 
 
 def _written(
@@ -111,17 +114,27 @@ class Client:
     add_task_async = _written(add_task)
 
     async def add_tasks(self, items: Iterable[TaskSpec]) -> list[TaskRef]:
-        """Add many tasks in one statement, all or none; written when it returns.
+        """Add many tasks in one transaction, all or none; written when it returns.
 
         Raises what `add_task` does, for the first of them that is wrong.
         """
         self._outbox.check_open()
         batch = self._outbox.batch()
         specs = [checked("add_tasks", item) for item in items]
-        entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in specs]
-        batch.add(*entries)
-        await batch.flush()
-        return [TaskRef(entry, self.backend) for entry in entries]
+        refs: list[TaskRef] = []
+        try:
+            for low in range(0, len(specs), _PART):
+                part = specs[low : low + _PART]
+                with uncollected():
+                    entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in part]
+                    refs += [TaskRef(entry, self.backend) for entry in entries]
+                batch.add(*entries)
+                if len(specs) > _PART:
+                    await batch.send(entries)
+            await batch.flush()
+        finally:
+            batch.drop()
+        return refs
 
     def chain(self, *specs: TaskSpec) -> TaskRefs:
         """Add tasks that run one after the other; each may read the result of the one before, `get_parent_results()`.

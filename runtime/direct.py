@@ -31,6 +31,7 @@ from .task import Executor, NewTask, Task, TaskLog, TaskState
 from .waiting import Waiters
 from .watch import MOST_LINES, News
 from .writer import GroupWriter
+from .writing import Draft
 
 _CONNECT_PATIENCE = 10.0  # seconds
 _STORED = tuple(name for name in NewTask.__struct_fields__ if name != "id")
@@ -85,6 +86,9 @@ class DirectBackend:
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         return await self._writer.write(tasks, repeat=repeat)
+
+    def draft(self, patience: float) -> Draft | None:
+        return self._writer.draft(patience)
 
     async def get(self, id: UUID) -> Task | None:
         return await self._reads.task(id)

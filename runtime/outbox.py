@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
-from typing import Protocol
 from uuid import UUID
 
 from loguru import logger
@@ -20,35 +19,17 @@ from msgspec.structs import replace
 from . import hooks
 from .entry import Entry, not_awaited
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
-from .hooks import HookTask, on_post_create
+from .hooks import HookTask, on_post_create, on_pre_create
 from .ids import new_id
 from .relay import Relay
 from .task import NewTask
 from .traces import formatted
+from .writing import Draft, Writer
 
 PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
 LIMIT = 100_000  # tasks that one outbox keeps
 
 _CHUNK = 2_000  # tasks a write, where they don't belong together
-
-
-class Writer(Protocol):
-    """Whoever writes tasks for good."""
-
-    async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
-        """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
-
-        `repeat`: an earlier call may have been carried out. Cancelling the call gives the tasks up.
-        """
-
-    async def was_written(self, id: UUID) -> bool:
-        """Whether a task was ever committed; it may have been removed since."""
-
-    async def note(self, id: UUID, message: str, exception: str) -> None:
-        """Add an error to what a task has logged, if it is committed."""
-
-    async def expect(self, ids: Sequence[UUID]) -> None:
-        """Keep the results of tasks that are not written yet for who will wait here, though they remove themselves."""
 
 
 class Outbox:
@@ -77,6 +58,8 @@ class Outbox:
         self._batch: list[Entry] = []
         self._failed: deque[Entry] = deque(maxlen=1_000)
         self._written: list[HookTask] = []
+        self._draft: Draft | None = None
+        self._deadline: float | None = None  # of the draft, and of what follows on it
         self._relay = Relay()
         self.turn = Lock()  # held by threads without an event loop while they write: the relay is one loop's at a time
         self._closed: str | None = None
@@ -136,6 +119,19 @@ class Outbox:
         if self.on_added is not None:
             self.on_added()
 
+    async def send(self, entries: Sequence[Entry]) -> None:
+        """Let the database work on the part of a batch that was just added, if it can; the next flush commits them."""
+        if self._deadline is None and not on_pre_create:  # an async hook has its say when all are there
+            self._deadline = asyncio.get_running_loop().time() + self.patience
+            self._draft = self._writer.draft(self.patience)
+        if self._draft is not None:
+            await self._draft.send([entry.task for entry in entries])
+
+    def drop(self) -> None:
+        """Undo the parts that are not committed."""
+        if self._draft is not None:
+            self._draft.drop()
+
     async def flush(self) -> None:
         """Write what was added; durable when it returns.
 
@@ -161,7 +157,7 @@ class Outbox:
             return
         if self._relay.holder is not None and self._relay.holder is asyncio.current_task():
             raise InvalidState("A hook can't await tasks of the handle that calls it: add them without await.")
-        deadline = asyncio.get_running_loop().time() + self.patience
+        deadline = self._deadline or asyncio.get_running_loop().time() + self.patience
         try:
             if not await self._relay.take(_never if wanted is None else wanted.is_decided, deadline):
                 return
@@ -315,7 +311,7 @@ class Outbox:
             with suppress(DatabaseUnavailable):
                 await self._writer.expect(expected)
         try:
-            losers = await self._writer.write([entry.task for entry in entries], repeat=tried)
+            losers = await self._put([entry.task for entry in entries], repeat=tried)
         except QueuedTasksError:
             raise
         except Exception as error:  # what the database says of a row that it doesn't take
@@ -324,6 +320,13 @@ class Outbox:
             await self._send_apart(entries, error)
         else:
             self._wrote(entries, losers)
+
+    async def _put(self, tasks: list[NewTask], *, repeat: bool) -> dict[UUID, UUID]:
+        if self._draft is not None:
+            if await self._draft.finish():
+                return {}
+            self._draft, repeat = None, True
+        return await self._writer.write(tasks, repeat=repeat)
 
     async def _send_apart(self, entries: list[Entry], error: Exception) -> None:
         """Find the bad tasks among others by halves."""

@@ -112,6 +112,9 @@ class Poster:
         with Explained():
             return losers_of(await self.adapter.post(document_of(signed)))
 
+    def draft(self, patience: float) -> None:
+        """A transaction of the user's has no parts of its own."""
+
     async def was_written(self, id: UUID) -> bool:
         return await self.backend.was_written(id)
 

@@ -100,7 +100,7 @@ class SyncQueuedTasks:
     get_logs = _twin(Client.get_logs)
 
     def add_tasks(self, items: Iterable[TaskSpec]) -> list[SyncTaskRef]:
-        """Add many tasks in one statement, all or none; written when it returns. Raises what `add_task` does."""
+        """Add many tasks in one transaction, all or none; written when it returns. Raises what `add_task` does."""
         return self._refs(self._write(self._handle.add_tasks(items)))
 
     def schedule(

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from loguru import logger
 
+from .draft import OpenDraft
 from .errors import DatabaseUnavailable, InvalidState, QueuedTasksError
 from .store.link import Locked
 from .store.tasks import TaskStore
@@ -57,9 +58,21 @@ class GroupWriter:
         self._running: asyncio.Task[None] | None = None
         self._call: asyncio.Task[dict[UUID, UUID]] | None = None
         self._away_since: float | None = None
+        self._draft: OpenDraft | None = None
+        self._closed = False
+
+    def draft(self, patience: float) -> OpenDraft | None:
+        """See `Writer.draft`. None while anybody else writes: PostgreSQL has work, and nobody gets ahead of him."""
+        busy = self._running is not None and not self._running.done()
+        if busy or self._closed or (self._draft is not None and not self._draft.is_over):
+            return None
+        self._draft = OpenDraft(self._store, patience, self._was_added)
+        return self._draft
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         """See `Writer.write`. Goes on while the database is away: bound it by cancelling it."""
+        if self._closed:
+            raise InvalidState(_CLOSED)
         group = _Group(tasks, repeat)
         self._waiting.append(group)
         if self._running is None or self._running.done():
@@ -72,6 +85,9 @@ class GroupWriter:
 
     async def close(self) -> None:
         """Give up what is not written yet; who waits for it is told so."""
+        self._closed = True
+        if self._draft is not None:
+            self._draft.drop()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -155,9 +171,12 @@ class GroupWriter:
         for group in groups:
             if not group.answer.done():
                 group.answer.set_result(losers)
+        tasks = [task for group in groups for task in group.tasks]
+        self._was_added([task for task in tasks if task.id not in losers] if losers else tasks)
+
+    def _was_added(self, tasks: Sequence[NewTask]) -> None:
         if self._on_lined is not None:
-            tasks = [task for group in groups for task in group.tasks]
-            self._announce(self._on_lined, [task for task in tasks if task.id not in losers] if losers else tasks)
+            self._announce(self._on_lined, tasks)
 
     def _announce(self, on_lined: OnLined, tasks: Sequence[NewTask]) -> None:
         now = datetime.now(UTC)

@@ -50,6 +50,10 @@ class Lanes:
             lanes[self._ids[channel, priority, executor is Executor.SYNC]] += sum(1 for _ in run)
         return lanes
 
+    def has(self, tasks: Iterable[NewTask]) -> bool:
+        """Whether the lanes of these tasks are known to exist."""
+        return all(_key(task) in self._ids for task in tasks)
+
     async def ensure(self, tasks: Iterable[NewTask]) -> None:
         """Make the lanes of these tasks, unless they are known to exist."""
         missing = {_key(task) for task in tasks} - self._ids.keys()

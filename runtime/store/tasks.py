@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -15,6 +16,10 @@ from .lanes import Lane, Lanes
 from .link import Link
 
 MOST_REFUSED = 1_000  # tasks that one transaction ends because nobody may run them
+
+
+class NotPlain(Exception):
+    """These tasks can't be added part by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,22 @@ class TaskStore:
         """
         rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
+
+    @asynccontextmanager
+    async def adding(self, timeout: float) -> AsyncIterator[Callable[[Sequence[NewTask]], Awaitable[object]]]:
+        """A transaction that adds tasks part by part, by the call that it gives.
+
+        That raises NotPlain for tasks that would make it wait for others: these hold what they take to the commit.
+        """
+        async with self._link.transaction(timeout) as run:
+
+            async def add(tasks: Sequence[NewTask]) -> None:
+                forms, examples = _forms_of(tasks)
+                if any(map(_unique_key, tasks)) or any(map(_parents, tasks)) or not self.lanes.has(examples):
+                    raise NotPlain("they wait for others, or for a lane of their own")
+                await run("add_tasks", *self._arrays(tasks, forms, examples), False)
+
+            yield add
 
     async def session(self) -> int:
         """See Link.session."""
@@ -203,9 +224,14 @@ class TaskStore:
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
     async def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
-        """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         forms, examples = _forms_of(tasks)
         await self.lanes.ensure(examples)
+        return self._arrays(tasks, forms, examples)
+
+    def _arrays(
+        self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]
+    ) -> list[list[Any] | None]:
+        """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
@@ -254,6 +280,7 @@ class TaskStore:
         ]
 
 
+_unique_key, _parents = attrgetter("unique_key"), attrgetter("parents")
 _form = attrgetter(
     "function", "executor", "name", "channel", "priority", "max_retries", "timeout", "auto_remove", "on_parent_failure"
 )

@@ -110,6 +110,8 @@ class Notebook:
         await asyncio.sleep(0)
         return {}
 
+    def draft(self, patience: float) -> None: ...
+
     async def was_written(self, id: UUID) -> bool:  # noqa: ARG002
         return True
 
