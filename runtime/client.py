@@ -114,7 +114,8 @@ class Client:
     add_task_async = _written(add_task)
 
     async def add_tasks(self, items: Iterable[TaskSpec]) -> list[TaskRef]:
-        """Add many tasks in one transaction, all or none; written when it returns.
+        """Add many tasks in one transaction, all or none; written when it returns. Of a large batch the first tasks are
+        on their way while the others are encoded, so change no argument before.
 
         Raises what `add_task` does, for the first of them that is wrong.
         """
