@@ -267,8 +267,8 @@ class TaskStore:
             part,
             [end.lease for end in settled],
             [end.id for end in settled],
-            _rare([end.attempt for end in settled], 1),
-            _rare([end.outcome for end in settled], "done"),
+            _later([end.attempt for end in settled]),
+            [end.outcome for end in settled],
             [end.took + now - end.ended for end in settled],
             [end.took for end in settled],
             _column([end.result for end in settled]),
@@ -301,9 +301,9 @@ def _column(values: list[Any]) -> list[Any] | None:
     return values if values.count(None) < len(values) else None
 
 
-def _rare(values: list[Any], usual: object) -> list[Any] | None:
-    """None for a column that holds the usual value throughout: asyncpg looks at each element twice, in Python."""
-    return values if values.count(usual) < len(values) else None
+def _later(attempts: list[int]) -> list[int] | None:
+    """None when all are first ones: asyncpg looks at each number of a column twice, in Python."""
+    return attempts if attempts.count(1) < len(attempts) else None
 
 
 def _uuid_array(ids: Sequence[UUID]) -> str:
