@@ -52,7 +52,6 @@ declare
     v_tries  integer[];
     v_count  integer := 0;
     v_lows   bigint[] := p_lows;
-    v_passed integer;
     v_window integer;
     v_seen   integer;
     v_limits boolean;
@@ -89,9 +88,8 @@ begin
         v_seqs := '{}';
         v_ids := '{}';
         v_tries := '{}';
-        v_passed := 0;
+        v_window := p_limit;
         loop
-            v_window := greatest(p_limit, v_passed);
             with head as materialized (
                 select h.place
                   from (select u.place, u.rank, u.seq, u.turn
@@ -102,10 +100,10 @@ begin
                          cross join lateral (
                                select y.ctid as place, y.seq from queued_tasks.ready y
                                 where y.lane = l.lane and y.seq > l.low
-                                order by y.seq limit v_passed + v_window offset 0) r
+                                order by y.seq limit v_window offset 0) r
                          where v_closed is null or l.lane <> all (v_closed)) h
                  order by h.rank, h.seq, h.turn
-                offset v_passed limit v_window
+                limit v_window
             ), picked as materialized (
                 select y.place
                   from head h
@@ -122,7 +120,7 @@ begin
               into v_lanes, v_seqs, v_ids, v_tries, v_seen
               from taken t;
             exit when cardinality(v_ids) = p_limit or v_seen < v_window;
-            v_passed := v_passed + v_window;
+            v_window := v_window * 4; -- from the start again: what stood there may be gone, so no offset is right
         end loop;
         exit when v_ids = '{}';
 

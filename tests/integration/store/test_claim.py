@@ -74,6 +74,17 @@ async def test_a_claim_looks_behind_rows_that_others_are_claiming(store: Store) 
     assert not {it.id for it in got} & {it.id for it in held}
 
 
+async def test_a_claim_fills_up_behind_what_others_are_claiming_and_leaves_nothing_out(store: Store) -> None:
+    tasks = await store.add(40)
+    other = await store.another()
+    server = await store.server()
+    await other.begin()
+    await other.claim(server, 5)
+    got = await store.claim(server, 8)
+    await other.commit()
+    assert [it.id for it in got] == [task.id for task in tasks[5:13]]
+
+
 async def test_a_claim_is_empty_when_others_are_claiming_all_that_there_is(store: Store) -> None:
     await store.add(400)
     other = await store.another()
