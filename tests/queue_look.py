@@ -83,7 +83,7 @@ update queued_tasks.delayed set run_at = run_at - interval '1 day';
 update queued_tasks.attempt set next_at = next_at - interval '1 day' where next_at is not null
 """
 EMPTY = """
-delete from queued_tasks.task; delete from queued_tasks.ready; delete from queued_tasks.delayed;
+delete from queued_tasks.task; delete from queued_tasks.bundle; delete from queued_tasks.delayed;
 delete from queued_tasks.lease; delete from queued_tasks.attempt; delete from queued_tasks.result;
 delete from queued_tasks.stopped; delete from queued_tasks.dependency; delete from queued_tasks.unique_task;
 delete from queued_tasks.tombstone; delete from queued_tasks.context; delete from queued_tasks.log;

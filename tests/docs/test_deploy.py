@@ -235,7 +235,7 @@ async def test_the_role_of_a_dashboard_may_run_the_query(database: str) -> None:
             async with connected(re.sub(r"//[^@/]*@", f"//{user}@", database, count=1)) as connection:
                 assert await connection.fetchval(query()) == 0
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                    await connection.execute("delete from queued_tasks.ready")
+                    await connection.execute("delete from queued_tasks.bundle")
         finally:
             await owner.execute(f"drop role {user}")
 

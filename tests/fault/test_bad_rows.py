@@ -59,12 +59,12 @@ async def test_rows_of_functions_that_nobody_knows_keep_nobody_from_running(
 async def test_numbers_of_attempts_beyond_all_reason_are_refused_at_once(rows: Rows, trial: Trial) -> None:
     await trial.add(1)
     with pytest.raises(asyncpg.CheckViolationError):
-        await rows.value("update queued_tasks.ready set attempt = $1", LARGEST + 1)
+        await rows.value("update queued_tasks.bundle set attempt = $1", LARGEST + 1)
 
 
 async def test_a_task_that_fails_at_the_last_number_is_over(database: str, others: Trial, rows: Rows) -> None:
     id = await _put(rows, "tests.apps.work:fail", '["on purpose"]', None)
-    await rows.value("update queued_tasks.ready set attempt = $2 where id = $1", id, LARGEST)
+    await rows.value("update queued_tasks.bundle set attempt = $2 where ids = array[$1::uuid]", id, LARGEST)
     async with running_server(database):
         await others.check(ends=frozenset({"failed"}))
     assert await _end(rows, id) == "cancelled None"
@@ -74,7 +74,7 @@ async def test_a_task_at_the_last_number_does_not_keep_others_from_being_rescued
     database: str, others: Trial, rows: Rows
 ) -> None:
     id = await _put(rows, WORK, f'["{others.ledger}", 60]', None)
-    await rows.value("update queued_tasks.ready set attempt = $2 where id = $1", id, LARGEST)
+    await rows.value("update queued_tasks.bundle set attempt = $2 where ids = array[$1::uuid]", id, LARGEST)
     async with running_server(database, name="first") as first:
         await wait_until(lambda: any(run.task == id for run in others.runs()))
         await others.add(20, 1)
@@ -89,7 +89,7 @@ async def test_a_task_at_the_last_number_does_not_keep_others_from_being_rescued
 async def test_a_parent_that_does_not_exist(database: str, others: Trial, rows: Rows) -> None:
     id = await _put(rows, WORK, f'["{others.ledger}", 0]', None)
     parent = uuid4()
-    await rows.value("delete from queued_tasks.ready where id = $1", id)
+    await rows.value("delete from queued_tasks.bundle where ids = array[$1::uuid]", id)
     await rows.value("update queued_tasks.task set parents = array[$2::uuid] where id = $1", id, parent)
     await rows.value("insert into queued_tasks.dependency (parent, child) values ($1, $2)", parent, id)
     async with running_server(database):
@@ -126,8 +126,8 @@ async def _put(rows: Rows, function: str, args: str, kwargs: str | None) -> UUID
         kwargs,
     )
     await rows.value(
-        "insert into queued_tasks.ready (lane, id, attempt) "
-        "select l.id, $1, 1 from queued_tasks.lane l where l.channel = 'default' and not l.sync and not l.again "
+        "insert into queued_tasks.bundle (lane, ids, attempt) "
+        "select l.id, array[$1::uuid], 1 from queued_tasks.lane l where l.channel = 'default' and not l.sync and not l.again "
         "and l.priority = 0",
         id,
     )

@@ -90,7 +90,7 @@ async def test_a_task_whose_unique_key_another_one_has_cannot_be_retried(tasks: 
 async def test_a_stopped_task_goes_on_in_its_place(tasks: QueuedTasks, database: str) -> None:
     id = await tasks.add_task(plain, 1)
     rows = await asyncpg.connect(database)
-    await rows.execute("delete from queued_tasks.ready")
+    await rows.execute("delete from queued_tasks.bundle")
     await rows.execute("insert into queued_tasks.stopped (id, attempt) values ($1, 1)", id)
     await rows.close()
     resumed = await tasks.retry_task(id)

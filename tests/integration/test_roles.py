@@ -91,7 +91,7 @@ async def test_the_enqueuer_adds_and_a_server_of_its_role_runs(login: Login) -> 
         "insert into queued_tasks.task select * from queued_tasks.task",
         "update queued_tasks.task set function = 'os:system'",
         "delete from queued_tasks.task",
-        "delete from queued_tasks.ready",
+        "delete from queued_tasks.bundle",
         "delete from queued_tasks.heartbeat",
         "select queued_tasks.remove_tasks('{}')",
         "select * from queued_tasks.promote_inbox(1)",

@@ -44,8 +44,8 @@ begin
       join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
      where t.run_at > v_now and not p_again;
 
-    insert into queued_tasks.ready (lane, id, attempt, key)
-    select l.id, t.id, u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
+    insert into queued_tasks.bundle (lane, ids, attempt, key)
+    select l.id, array[t.id], u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
       from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
       join lateral (
            select k.id, k.channel, k.priority, k.run_at, k.key,
@@ -60,6 +60,22 @@ begin
      order by u.place;
     get diagnostics v_count = row_count;
     return v_count;
+end $$;
+
+-- Let each task of these bundles stand in its line by itself, with this key. For channels with limits: there a claim takes
+-- one here and one there.
+create function queued_tasks.untie(p_places tid[], p_key text) returns void
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    with tied as (
+        delete from queued_tasks.bundle b where b.ctid = any (p_places) returning b.lane, b.seq, b.ids, b.attempt
+    )
+    insert into queued_tasks.bundle (lane, seq, ids, attempt, key)
+    select t.lane, t.seq + u.place - 1, array[u.id], t.attempt, p_key
+      from tied t cross join lateral unnest(t.ids) with ordinality u (id, place);
 end $$;
 
 -- Lock tasks in the order that every transaction keeps to.

@@ -90,7 +90,8 @@ set plan_cache_mode = force_generic_plan -- another looks for a form by walking 
 set lock_timeout = '10s'
 as $$
 declare
-    v_keyed   text[] := array(select g.channel from queued_tasks.gate g where g.key_cap is not null);
+    v_limited text[];
+    v_keyed   text[];
     v_repeat  boolean := p_repeat;
     v_tries   integer := 0;
     v_skip    uuid[];
@@ -155,12 +156,29 @@ begin
          where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id <> all (v_skip));
     end if;
 
-    insert into queued_tasks.ready (lane, id, attempt, key)
-    select f_lane[f.form], u.id, 1,
-           coalesce(u.key, case when v_keyed <> '{}' and f_channel[f.form] = any (v_keyed) then '' end)
-      from unnest(p_id, p_form, p_key, p_run_at, p_parents) u (id, form, key, run_at, parents)
-     cross join lateral (select coalesce(u.form, 1)) f (form)
-     where u.parents is null and (u.run_at is null or u.run_at <= now()) and (v_skip = '{}' or u.id <> all (v_skip));
+    select array_agg(g.channel), array_agg(g.channel) filter (where g.key_cap is not null) into v_limited, v_keyed
+      from queued_tasks.gate g;
+    if p_form is null and p_key is null and p_run_at is null and p_parents is null and v_skip = '{}'
+       and (v_limited is null or f_channel[1] <> all (v_limited)) then
+        insert into queued_tasks.bundle (lane, ids, attempt)
+        select f_lane[1], p_id[u.first:u.first + 63], 1 from generate_series(1, cardinality(p_id), 64) u (first);
+    else
+        -- Those of a lane that come one behind the other share a row, but for those that limits may pick out.
+        insert into queued_tasks.bundle (lane, ids, attempt, key)
+        select r.lane, array_agg(r.id order by r.place), 1, min(r.key)
+          from (select n.lane, n.id, n.place, n.key, n.alone, n.turn / 64 as part, n.place - n.turn as run
+                  from (select f_lane[f.form] as lane, u.id, u.place,
+                               coalesce(u.key, case when f_channel[f.form] = any (v_keyed) then '' end) as key,
+                               case when u.key is not null or f_channel[f.form] = any (v_limited) then u.place end as alone,
+                               row_number() over (partition by f_lane[f.form] order by u.place) as turn
+                          from unnest(p_id, p_form, p_key, p_run_at, p_parents)
+                               with ordinality u (id, form, key, run_at, parents, place)
+                         cross join lateral (select coalesce(u.form, 1)) f (form)
+                         where u.parents is null and (u.run_at is null or u.run_at <= now())
+                           and (v_skip = '{}' or u.id <> all (v_skip))) n) r
+         group by r.lane, r.run, r.part, r.alone
+         order by min(r.place);
+    end if;
 
     if p_parents is not null then
         select array_agg(u.id) into v_added

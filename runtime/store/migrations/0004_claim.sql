@@ -52,8 +52,14 @@ declare
     v_tries  integer[];
     v_count  integer := 0;
     v_lows   bigint[] := p_lows;
+    v_want   integer;
     v_window integer;
     v_seen   integer;
+    v_bound  bigint;     -- up to so many tasks in line are asked for
+    v_asked  integer;
+    v_passed bigint;     -- of these others had hold of so many
+    v_wait   tid;        -- a bundle that somebody else is claiming from
+    v_waited boolean := false;
     v_limits boolean;
     v_let    tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
@@ -88,41 +94,70 @@ begin
         v_seqs := '{}';
         v_ids := '{}';
         v_tries := '{}';
-        v_window := p_limit;
+        v_want := p_limit;
+        v_bound := p_limit;
+        v_window := least(greatest(p_limit / 32, 16), p_limit);
         loop
             with head as materialized (
-                select h.place
-                  from (select u.place, u.rank, u.seq, u.turn
+                select h.place, h.rank, h.seq, h.turn, h.size,
+                       sum(h.size) over (order by h.rank, h.seq, h.turn rows unbounded preceding) - h.size as before
+                  from (select u.place, u.rank, u.seq, u.turn, 1 as size
                           from unnest(v_let, v_ranks, v_turns) with ordinality u (place, rank, seq, turn)
                         union all
-                        select r.place, l.rank, r.seq, 0
+                        select r.place, l.rank, r.seq, 0, r.size
                           from unnest(p_lanes, p_ranks, v_lows) l (lane, rank, low)
                          cross join lateral (
-                               select y.ctid as place, y.seq from queued_tasks.ready y
+                               select y.ctid as place, y.seq, cardinality(y.ids) as size from queued_tasks.bundle y
                                 where y.lane = l.lane and y.seq > l.low
                                 order by y.seq limit v_window offset 0) r
                          where v_closed is null or l.lane <> all (v_closed)) h
                  order by h.rank, h.seq, h.turn
                 limit v_window
             ), picked as materialized (
-                select y.place
+                select y.place, y.lane, y.seq, y.ids, y.attempt, cardinality(y.ids) as size,
+                       (v_want - sum(cardinality(y.ids)) over (order by h.rank, h.seq, h.turn rows unbounded preceding)
+                       )::integer as spare
                   from head h
                  cross join lateral (
-                       select k.ctid as place from queued_tasks.ready k where k.ctid = h.place for update skip locked) y
-                 limit p_limit - cardinality(v_ids)
-            ), taken as (
-                delete from queued_tasks.ready y
-                 where y.ctid = any (array(select p.place from picked p))
-                returning y.lane, y.seq, y.id, y.attempt
+                       select k.ctid as place, k.lane, k.seq, k.ids, k.attempt
+                         from queued_tasks.bundle k where k.ctid = h.place for update skip locked) y
+                 where h.before < v_bound
+            ), gone as (
+                delete from queued_tasks.bundle y
+                 where y.ctid = any (array(select p.place from picked p where p.spare + p.size > 0))
+            ), kept as (
+                insert into queued_tasks.bundle (lane, seq, ids, attempt)
+                select p.lane, p.seq + p.size + p.spare, p.ids[p.size + p.spare + 1:], p.attempt
+                  from picked p where p.spare < 0 and p.spare + p.size > 0
             )
-            select v_lanes || array_agg(t.lane), v_seqs || array_agg(t.seq), v_ids || array_agg(t.id),
-                   v_tries || array_agg(t.attempt), (select count(*) from head)
-              into v_lanes, v_seqs, v_ids, v_tries, v_seen
-              from taken t;
-            exit when cardinality(v_ids) = p_limit or v_seen < v_window;
-            v_window := v_window * 4; -- from the start again: what stood there may be gone, so no offset is right
+            select v_lanes || array_agg(p.lane), v_seqs || array_agg(p.seq + u.place - 1), v_ids || array_agg(u.id),
+                   v_tries || array_agg(p.attempt),
+                   (select count(*) from head), (select count(*) from head h where h.before < v_bound),
+                   (select coalesce(sum(h.size), 0) from head h where h.before < v_bound)
+                   - (select coalesce(sum(p.size), 0) from picked p),
+                   (select h.place from head h where h.size > 1 limit 1)
+              into v_lanes, v_seqs, v_ids, v_tries, v_seen, v_asked, v_passed, v_wait
+              from picked p
+             cross join lateral unnest(p.ids[:p.size + least(p.spare, 0)]) with ordinality u (id, place);
+            v_want := p_limit - cardinality(v_ids);
+            exit when v_want = 0 or v_asked < v_window and v_asked = v_seen;
+            -- from the start again: what stood there may be gone
+            v_bound := v_want + v_passed * 4;
+            v_window := greatest(v_window * 4, p_limit);
         end loop;
-        exit when v_ids = '{}';
+        if v_ids = '{}' then
+            exit when v_wait is null or v_waited;
+            -- Somebody else takes some of these, and may leave the others: a moment's wait is less than until the next look.
+            v_waited := true;
+            begin
+                perform set_config('lock_timeout', '250ms', true);
+                perform from queued_tasks.bundle y where y.ctid = v_wait for update;
+                perform set_config('lock_timeout', '0', true);
+            exception when lock_not_available then
+                exit;
+            end;
+            continue;
+        end if;
 
         return query
         select q.lane, case when q.lane = any (v_keyed) then 0 else q.seq end, q.id, q.attempt,

@@ -73,12 +73,13 @@ declare
 begin
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
     with lined as materialized (
-        select y.ctid as place, y.id
-          from queued_tasks.ready y
-          join lateral (select t.name, t.function, t.channel from queued_tasks.task t where t.id = y.id offset 0) t on true
+        select y.ctid as place, u.id
+          from queued_tasks.bundle y
+         cross join lateral unnest(y.ids) u (id)
+          join lateral (select t.name, t.function, t.channel from queued_tasks.task t where t.id = u.id offset 0) t on true
          where (p_name is null or coalesce(t.name, split_part(t.function, ':', 2)) = p_name)
            and (p_channel is null or t.channel = p_channel)
-           and not exists (select from queued_tasks.result r where r.id = y.id)
+           and not exists (select from queued_tasks.result r where r.id = u.id)
          limit p_limit
     ), later as materialized (
         select d.ctid as place, d.id
@@ -98,7 +99,16 @@ begin
            and not exists (select from queued_tasks.result r where r.id = d.child)
          limit p_limit
     ), unlined as (
-        delete from queued_tasks.ready y where y.ctid = any (array(select l.place from lined l))
+        delete from queued_tasks.bundle y where y.ctid = any (array(select l.place from lined l))
+        returning y.lane, y.seq, y.ids, y.attempt, y.key
+    ), kept as (
+        insert into queued_tasks.bundle (lane, seq, ids, attempt, key)
+        select y.lane, y.seq, s.ids, y.attempt, y.key
+          from unlined y
+         cross join lateral (
+               select array_agg(u.id order by u.place) as ids
+                 from unnest(y.ids) with ordinality u (id, place) where u.id not in (select l.id from lined l)) s
+         where s.ids is not null
     ), undelayed as (
         delete from queued_tasks.delayed d where d.ctid = any (array(select l.place from later l))
     )

@@ -87,7 +87,7 @@ begin
       from (select y.place, l.rank, y.seq
               from unnest(p_lanes, p_ranks, p_lows) l (lane, rank, low)
              cross join lateral (
-                   select r.ctid as place, r.seq from queued_tasks.ready r
+                   select r.ctid as place, r.seq from queued_tasks.bundle r
                     where r.lane = l.lane and r.seq > l.low
                     order by r.seq limit p_room offset 0) y
              order by l.rank, y.seq
@@ -127,7 +127,7 @@ begin
         v_keys := '{}'; v_rooms := '{}'; v_around := false;
         v_from := p_turn || chr(1);
         while cardinality(v_keys) < p_room - cardinality(places) loop
-            select y.key into v_key from queued_tasks.ready y
+            select y.key into v_key from queued_tasks.bundle y
              where y.lane = p_lanes[v_lane] and y.key >= v_from order by y.key limit 1;
             if v_key is null or v_around and v_key > p_turn then
                 exit when v_around;
@@ -149,7 +149,7 @@ begin
                   from unnest(v_keys, v_rooms) with ordinality k (key, room, turn)
                  cross join lateral (
                        select r.ctid as place, r.seq, row_number() over (order by r.seq) as round
-                         from queued_tasks.ready r
+                         from queued_tasks.bundle r
                         where r.lane = p_lanes[v_lane] and r.key = k.key
                         order by r.seq limit least(k.room, p_room) offset 0) y
                  order by y.round, k.turn
@@ -180,6 +180,7 @@ declare
     v_room  integer;
     v_level float8;
     v_head  record;
+    v_tied  tid[];
 begin
     places := '{}'; ranks := '{}'; seqs := '{}'; closed := '{}'; keyed := '{}';
     for v_line in
@@ -198,7 +199,7 @@ begin
         end if;
         continue when v_gate.paused or v_gate.cap = 0;
         continue when not exists (select from unnest(v_line.lanes, v_line.lows) l (lane, low)
-                                   cross join lateral (select from queued_tasks.ready y
+                                   cross join lateral (select from queued_tasks.bundle y
                                                         where y.lane = l.lane and y.seq > l.low limit 1) y);
         select * into v_state from queued_tasks.gate_state s where s.channel = v_gate.channel order by s.version desc limit 1;
         -- a full channel is seen without its lock: who makes room in it says so
@@ -217,6 +218,18 @@ begin
         continue when v_room <= 0;
 
         if v_gate.key_cap is null then
+            -- what came before the channel had limits
+            select array_agg(y.place) into v_tied
+              from unnest(v_line.lanes, v_line.lows) l (lane, low)
+             cross join lateral (
+                   select h.place, h.size, sum(h.size) over (order by h.seq rows unbounded preceding) - h.size as before
+                     from (select r.ctid as place, r.seq, cardinality(r.ids) as size from queued_tasks.bundle r
+                            where r.lane = l.lane and r.seq > l.low
+                            order by r.seq limit v_room) h offset 0) y
+             where y.size > 1 and y.before < v_room;
+            if v_tied is not null then
+                perform queued_tasks.untie(v_tied, null);
+            end if;
             select * into v_head from queued_tasks.in_order(v_line.lanes, v_line.ranks, v_line.lows, v_room);
         else
             select * into v_head from queued_tasks.in_turn(v_gate, v_line.lanes, v_line.ranks, coalesce(v_state.turn, ''),
@@ -241,7 +254,7 @@ begin
     select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
     return cardinality(v_limited.places) > 0
         or exists (select from unnest(p_lanes, p_lows) l (lane, low)
-                    cross join lateral (select from queued_tasks.ready y
+                    cross join lateral (select from queued_tasks.bundle y
                                          where y.lane = l.lane and y.seq > l.low order by y.seq limit 1 offset 0) y
                     where l.lane <> all (v_limited.closed));
 end $$;
@@ -363,20 +376,23 @@ language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_count integer;
+    v_places tid[];
+    v_count  integer;
 begin
-    update queued_tasks.ready y set key = ''
-     where y.ctid = any (array(
-           select r.ctid
-             from queued_tasks.gate g
-             join queued_tasks.lane l on l.channel = g.channel
-            cross join lateral (select x.ctid from queued_tasks.ready x where x.lane = l.id and x.key is null limit p_limit) r
-            where g.key_cap is not null and g.changed_at > now() - interval '5 minutes'
-            limit p_limit));
-    get diagnostics v_count = row_count;
-    if v_count > 0 then
-        update queued_tasks.gate g set changed_at = now() where g.key_cap is not null;
+    select array_agg(h.place), sum(h.size) into v_places, v_count
+      from (select r.place, r.size, sum(r.size) over (order by l.id, r.seq rows unbounded preceding) - r.size as before
+              from queued_tasks.gate g
+              join queued_tasks.lane l on l.channel = g.channel
+             cross join lateral (
+                   select x.ctid as place, x.seq, cardinality(x.ids) as size from queued_tasks.bundle x
+                    where x.lane = l.id and x.key is null order by x.seq limit p_limit) r
+             where g.key_cap is not null and g.changed_at > now() - interval '5 minutes') h
+     where h.before < p_limit;
+    if v_places is null then
+        return 0;
     end if;
+    perform queued_tasks.untie(v_places, '');
+    update queued_tasks.gate g set changed_at = now() where g.key_cap is not null;
     return v_count;
 end $$;
 

@@ -22,8 +22,10 @@ begin
           from queued_tasks.lane l
          cross join lateral (
                select count(*)
-                 from (select r.id from queued_tasks.ready r
-                        where r.lane = l.id order by r.seq desc limit p_most) h
+                 from (select u.id
+                         from (select r.ids from queued_tasks.bundle r
+                                where r.lane = l.id order by r.seq desc limit p_most) b
+                        cross join lateral unnest(b.ids) u (id) limit p_most) h
                 where exists (select from queued_tasks.task t where t.id = h.id offset 0)
                   and not exists (select from queued_tasks.result r where r.id = h.id offset 0)) y
          where l.function is null

@@ -100,19 +100,21 @@ begin
           from unnest(v_functions, v_reasons) f (function, reason)
           join queued_tasks.lane l on l.function = f.function
          cross join lateral (
-               select r.ctid as place from queued_tasks.ready r
+               select r.ctid as place from queued_tasks.bundle r
                 where r.lane = l.id order by r.seq limit p_limit for update skip locked) y
          limit p_limit
     ), taken as (
-        delete from queued_tasks.ready r
+        delete from queued_tasks.bundle r
          where r.ctid = any (array(select p.place from parked p))
-        returning r.ctid as place, r.id, r.attempt
+        returning r.ctid as place, r.ids, r.attempt
     ), closed as (
         insert into queued_tasks.result (id, state, attempt, server, exception_name, exception_message)
-        select t.id, 'failed', t.attempt - 1, p_server, 'InvalidTask', p.reason
-          from taken t join parked p on p.place = t.place
-         where exists (select from queued_tasks.task k where k.id = t.id offset 0)
-         order by t.id
+        select u.id, 'failed', t.attempt - 1, p_server, 'InvalidTask', p.reason
+          from taken t
+          join parked p on p.place = t.place
+         cross join lateral unnest(t.ids) u (id)
+         where exists (select from queued_tasks.task k where k.id = u.id offset 0)
+         order by u.id
         on conflict (id) do nothing
         returning result.id
     )
@@ -134,17 +136,18 @@ set enable_hashjoin = off set enable_mergejoin = off
 as $$
 begin
     perform queued_tasks.hold_stances();
-    delete from queued_tasks.ready r
+    delete from queued_tasks.bundle r
      where r.ctid = any (array(
            select y.place
              from queued_tasks.lane l
             cross join lateral (
-                  select x.ctid as place, x.id from queued_tasks.ready x where x.lane = l.id order by x.seq limit p_limit) y
+                  select x.ctid as place, x.ids from queued_tasks.bundle x where x.lane = l.id order by x.seq limit p_limit) y
             where l.function is not null
-              and (exists (select from queued_tasks.result k where k.id = y.id offset 0)
-                   or not exists (select from queued_tasks.task k where k.id = y.id offset 0))));
+              and not exists (select from unnest(y.ids) u (id)
+                               where exists (select from queued_tasks.task k where k.id = u.id offset 0)
+                                 and not exists (select from queued_tasks.result k where k.id = u.id offset 0))));
     delete from queued_tasks.lane l
-     where l.function is not null and not exists (select from queued_tasks.ready r where r.lane = l.id);
+     where l.function is not null and not exists (select from queued_tasks.bundle r where r.lane = l.id);
     delete from queued_tasks.stance s
      where not exists (select from queued_tasks.lane l where l.function = s.function);
 end $$;

@@ -4,7 +4,10 @@ select l.function, sum(y.count)::bigint as count,
        (select s.reason from queued_tasks.stance s where s.function = l.function order by s.at desc limit 1) as reason
   from queued_tasks.lane l
  cross join lateral (
-       select count(*) from (select r.id from queued_tasks.ready r where r.lane = l.id order by r.seq desc limit $1) h
+       select count(*)
+         from (select u.id
+                 from (select r.ids from queued_tasks.bundle r where r.lane = l.id order by r.seq desc limit $1) b
+                cross join lateral unnest(b.ids) u (id) limit $1) h
         where exists (select from queued_tasks.task t where t.id = h.id)
           and not exists (select from queued_tasks.result x where x.id = h.id)) y
  where y.count > 0

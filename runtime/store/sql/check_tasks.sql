@@ -1,9 +1,9 @@
 -- $1 seconds that servers have for what they do on their own, $2 most to count, $3 most to name
 -- Tasks that stand where nothing will move them, each with some of its ids.
 with recursive lines (lane) as (
-    select min(r.lane) from queued_tasks.ready r
+    select min(r.lane) from queued_tasks.bundle r
     union all
-    select (select min(r.lane) from queued_tasks.ready r where r.lane > l.lane) from lines l where l.lane is not null
+    select (select min(r.lane) from queued_tasks.bundle r where r.lane > l.lane) from lines l where l.lane is not null
 ), homeless as materialized (
     select r.id
       from lines l join queued_tasks.ready r on r.lane = l.lane

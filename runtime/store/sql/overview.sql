@@ -7,7 +7,7 @@ with alive as (
 ), front as (
     select y.id
       from queued_tasks.lane l
-     cross join lateral (select r.id from queued_tasks.ready r where r.lane = l.id order by r.seq limit 1) y
+     cross join lateral (select r.ids[1] as id from queued_tasks.bundle r where r.lane = l.id order by r.seq limit 1) y
      where l.function is null
 ), since as (
     select greatest(t.created_at, t.run_at,

@@ -27,9 +27,11 @@ READY = (
     with made as ("""
     + TASKS
     + """)
-    insert into queued_tasks.ready (lane, id, attempt)
-    select (select l.id from queued_tasks.lane l where l.channel = '{channel}' and not l.sync and not l.again), m.id, 1
-      from made m
+    insert into queued_tasks.bundle (lane, ids, attempt)
+    select (select l.id from queued_tasks.lane l where l.channel = '{channel}' and not l.sync and not l.again),
+           array_agg(m.id order by m.id), 1
+      from (select id, row_number() over (order by id) / 64 as part from made) m
+     group by m.part order by m.part
 """
 )
 DELAYED = (

@@ -9,7 +9,14 @@ _TASK = """
     select uuidv7(), 300, 0, 0, 3, false, 'scripts.benchmarks.bodies.noop', 'default', '[1]'
       from generate_series(1, {n}) returning id
 """
-ENQUEUE = "with made as (" + _TASK + ") insert into queued_tasks.ready (lane, id, attempt) select 1, id, 1 from made;"
+ENQUEUE = (
+    "with made as ("
+    + _TASK
+    + """)
+    insert into queued_tasks.bundle (lane, ids, attempt)
+    select 1, array_agg(m.id), 1 from (select id, row_number() over () / 64 as part from made) m group by m.part;
+"""
+)
 SETTLE = """
     insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result)
     select uuidv7(), 'done', 1,

@@ -226,7 +226,7 @@ async def test_limits_that_the_database_does_not_have(database: str, rows: Rows,
 
 async def test_tasks_in_lines_that_do_not_exist(database: str, rows: Rows) -> None:
     id = await rows.add()
-    await change(database, "update queued_tasks.ready set lane = 999")
+    await change(database, "update queued_tasks.bundle set lane = 999")
     (finding,) = await found(database, "tasks")
     assert finding.finding == f"1 task stands in a line that does not exist: {id}."
 

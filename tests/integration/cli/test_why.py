@@ -264,8 +264,8 @@ async def test_no_more_are_counted_ahead_than_is_worth_it(queue: Queue, database
     await queue.add()
     await change(
         database,
-        "insert into queued_tasks.ready (lane, id, attempt) "
-        "select lane, gen_random_uuid(), 1 from queued_tasks.ready, generate_series(1, 2000)",
+        "insert into queued_tasks.bundle (lane, ids, attempt) "
+        "select lane, array[gen_random_uuid()], 1 from queued_tasks.bundle, generate_series(1, 2000)",
     )
     assert "1,000 or more tasks of its line are ahead" in (await queue.why(await queue.add())).sentence
 
@@ -338,7 +338,7 @@ async def test_posted_in_a_transaction_and_about_to_be_lined_up(queue: Queue, da
 
 async def test_standing_in_no_line(queue: Queue, database: str) -> None:
     id = await queue.add()
-    await change(database, "delete from queued_tasks.ready")
+    await change(database, "delete from queued_tasks.bundle")
     assert (await queue.why(id)).word == "nowhere"
 
 

@@ -75,7 +75,7 @@ async def test_a_claim_looks_behind_rows_that_others_are_claiming(store: Store) 
 
 
 async def test_a_claim_fills_up_behind_what_others_are_claiming_and_leaves_nothing_out(store: Store) -> None:
-    tasks = await store.add(40)
+    tasks = [await store.one() for _ in range(40)]
     other = await store.another()
     server = await store.server()
     await other.begin()

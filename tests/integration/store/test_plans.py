@@ -15,7 +15,7 @@ from tests.store import Store, ended, new_task
 BATCH = 100
 TABLES = {
     "task",
-    "ready",
+    "bundle",
     "delayed",
     "attempt",
     "result",
@@ -34,8 +34,8 @@ FILL = """
       from generate_series(1, 400000) n;
     insert into queued_tasks.result (id, state, attempt)
     select lpad(to_hex(n), 32, '0')::uuid, 'done', 1 from generate_series(1, 200000) n;
-    insert into queued_tasks.ready (lane, id, attempt)
-    select l.id, lpad(to_hex(n), 32, '0')::uuid, 1
+    insert into queued_tasks.bundle (lane, ids, attempt)
+    select l.id, array[lpad(to_hex(n), 32, '0')::uuid], 1
       from queued_tasks.lane l, generate_series(200001, 400000) n
      where (l.channel, l.priority, l.sync, l.again) = ('default', 0, false, false) order by n;
     insert into queued_tasks.unique_task (key, id)
@@ -208,11 +208,11 @@ async def test_a_claim_above_the_low_water_does_not_walk_over_what_was_claimed_b
         await store.settle(server, *(ended(it) for it in claimed))
     plans = await Plans.of(store)
     await store.claim(server, BATCH, low=low)
-    above = plans.pages("ready")
+    above = plans.pages("bundle")
     plans.roots.clear()
     await store.claim(server, BATCH)
     assert above < 20
-    assert plans.pages("ready") > 10 * above
+    assert plans.pages("bundle") > 10 * above
 
 
 @pytest.mark.parametrize("state", ["waits in line", "is claimed, while vacuum is held back"])
@@ -226,4 +226,4 @@ async def test_a_look_at_the_backlog_reads_no_more_than_it_is_asked_for(store: S
     plans = await Plans.of(store)
     await store.session.connection.execute("select queued_tasks.backlog(1000)")
     assert (plans.blind(), plans.greedy(20_000)) == ([], [])
-    assert plans.pages("ready") < 200
+    assert plans.pages("bundle") < 200
