@@ -13,7 +13,6 @@ from uuid import UUID
 
 from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
-from ..runtime.balance import Room
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.ids import new_id
 from ..runtime.intake import Intake
@@ -219,7 +218,7 @@ class Claimer(Actor[ClaimerMessage]):
             claimed.sort(key=attrgetter("seq"))
             if len(lanes) > 1:
                 claimed.sort(key=lambda task: ranks[task.lane])
-            self._place(lease, claimed, kind.rooms)
+            self._place(lease, claimed, kind)
         else:
             self._count()
         kind.empty = not claimed and not self._lanes_changed
@@ -269,18 +268,18 @@ class Claimer(Actor[ClaimerMessage]):
         line.mark(now)
         return line.before(now - reach) if reach else line.low
 
-    def _place(self, lease: UUID, claimed: list[Claimed], rooms: dict[int, Room]) -> None:
+    def _place(self, lease: UUID, claimed: list[Claimed], kind: Kind) -> None:
         # The settler has to know of the lease before any of its attempts can end.
         self._settler.tell(Opened(lease, [task.id for task in claimed]))
         self._vitals.claimed += len(claimed)
-        workers = balance.place(len(claimed), rooms)
+        workers = balance.place(len(claimed), kind.rooms)
         batches: dict[int, list[Claimed]] = {}
         for worker, task in zip(workers, claimed, strict=False):
             batches.setdefault(worker, []).append(task)
         for lane, seq in {task.lane: task.seq for task in claimed}.items():  # the last ones are the highest
             self._lines[lane].taken(seq)
         for worker, batch in batches.items():
-            rooms[worker].held += len(batch)
+            kind.given(worker, len(batch))
             self._refs[worker].tell(Place(batch))
         if homeless := claimed[len(workers) :]:
             self._settler.tell(Unstarted(homeless))  # their worker left while the claim was under way

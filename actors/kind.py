@@ -24,6 +24,7 @@ class Kind:
         self.look_again_at = 0.0  # for what waits while it is full
         self._pause = 0.0
         self._freed_at: dict[int, float] = {}
+        self._busy_since: dict[int, float] = {}
 
     @property
     def full(self) -> bool:
@@ -39,6 +40,7 @@ class Kind:
     def joined(self, worker: int, slots: int) -> None:
         """What has been waiting may be just what this worker takes."""
         self.rooms[worker] = Room(slots)
+        self._freed_at[worker] = self._busy_since[worker] = time.monotonic()
         self.empty = False
         self.waits = False
         self.look_again_at = 0.0
@@ -46,6 +48,14 @@ class Kind:
     def left(self, worker: int) -> None:
         self.rooms.pop(worker, None)
         self._freed_at.pop(worker, None)
+        self._busy_since.pop(worker, None)
+
+    def given(self, worker: int, count: int) -> None:
+        """So many attempts were placed with this worker."""
+        room = self.rooms[worker]
+        if room.held <= 0:
+            self._freed_at[worker] = self._busy_since[worker] = time.monotonic()
+        room.held += count
 
     def freed(self, worker: int, count: int, run: bool) -> None:
         """So many attempts of this worker, if it is one of them, have ended, or were given back."""
@@ -55,8 +65,9 @@ class Kind:
             if not run:
                 room.rate = 0.0  # whatever it was: it is learnt anew
                 return
-            passed = max(now - self._freed_at.get(worker, now - RATE_MEMORY), 1e-6)
-            weight = min(1.0, passed / RATE_MEMORY)
+            passed = max(now - self._freed_at[worker], 1e-6)
+            # Of one that has just begun all that is known counts: it must not run dry while its rate is learnt.
+            weight = passed / max(min(RATE_MEMORY, now - self._busy_since[worker]), passed)
             room.rate += (count / passed - room.rate) * weight
             self._freed_at[worker] = now
 

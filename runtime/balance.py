@@ -10,8 +10,8 @@ from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-AHEAD_SECONDS = 0.04  # of work that a worker may hold beyond its slots: a few claims' round trips
-AHEAD_MOST = 1_500  # attempts
+AHEAD_SECONDS = 0.08  # of work that a worker may hold beyond its slots: a few claims' round trips
+AHEAD_MOST = 3_000  # attempts
 
 
 @dataclass(slots=True)
