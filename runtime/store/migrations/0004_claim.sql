@@ -115,8 +115,7 @@ begin
                 limit v_window
             ), picked as materialized (
                 select y.place, y.lane, y.seq, y.ids, y.attempt, cardinality(y.ids) as size,
-                       (v_want - sum(cardinality(y.ids)) over (order by h.rank, h.seq, h.turn rows unbounded preceding)
-                       )::integer as spare
+                       sum(cardinality(y.ids)) over (order by h.rank, h.seq, h.turn rows unbounded preceding) as upto
                   from head h
                  cross join lateral (
                        select k.ctid as place, k.lane, k.seq, k.ids, k.attempt
@@ -124,21 +123,29 @@ begin
                  where h.before < v_bound
             ), gone as (
                 delete from queued_tasks.bundle y
-                 where y.ctid = any (array(select p.place from picked p where p.spare + p.size > 0))
-            ), kept as (
-                insert into queued_tasks.bundle (lane, seq, ids, attempt)
-                select p.lane, p.seq + p.size + p.spare, p.ids[p.size + p.spare + 1:], p.attempt
-                  from picked p where p.spare < 0 and p.spare + p.size > 0
+                 where y.ctid = any (array(select p.place from picked p where p.upto - p.size < v_want))
             )
-            select v_lanes || array_agg(p.lane), v_seqs || array_agg(p.seq + u.place - 1), v_ids || array_agg(u.id),
-                   v_tries || array_agg(p.attempt),
-                   (select count(*) from head), (select count(*) from head h where h.before < v_bound),
-                   (select coalesce(sum(h.size), 0) from head h where h.before < v_bound)
-                   - (select coalesce(sum(p.size), 0) from picked p),
-                   (select h.place from head h where h.size > 1 limit 1)
+            select v_lanes || t.lanes, v_seqs || t.seqs, v_ids || t.ids, v_tries || t.tries,
+                   l.rows, l.asked, l.size - coalesce(t.size, 0), l.bundle
               into v_lanes, v_seqs, v_ids, v_tries, v_seen, v_asked, v_passed, v_wait
-              from picked p
-             cross join lateral unnest(p.ids[:p.size + least(p.spare, 0)]) with ordinality u (id, place);
+              from (select array_agg(p.lane) as lanes, array_agg(p.seq + u.place - 1) as seqs, array_agg(u.id) as ids,
+                           array_agg(p.attempt) as tries, max(p.upto) as size
+                      from picked p
+                     cross join lateral unnest(p.ids) with ordinality u (id, place)
+                     where p.upto - p.size < v_want) t
+             cross join (
+                   select count(*) as rows, count(*) filter (where h.before < v_bound) as asked,
+                          coalesce(sum(h.size) filter (where h.before < v_bound), 0) as size,
+                          min(h.place) filter (where h.size > 1) as bundle
+                     from head h) l;
+            if cardinality(v_ids) > p_limit then
+                insert into queued_tasks.bundle (lane, seq, ids, attempt)
+                values (v_lanes[p_limit + 1], v_seqs[p_limit + 1], v_ids[p_limit + 1:], v_tries[p_limit + 1]);
+                v_lanes := v_lanes[:p_limit];
+                v_seqs := v_seqs[:p_limit];
+                v_ids := v_ids[:p_limit];
+                v_tries := v_tries[:p_limit];
+            end if;
             v_want := p_limit - cardinality(v_ids);
             exit when v_want = 0 or v_asked < v_window and v_asked = v_seen;
             -- from the start again: what stood there may be gone
