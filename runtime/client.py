@@ -13,7 +13,7 @@ from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
 from .current import Block
-from .enqueue import arguments_of, as_added, family_of, new_task, resolved
+from .enqueue import Form, arguments_of, as_added, family_of, form_of, resolved
 from .entry import Entry
 from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
@@ -127,7 +127,7 @@ class Client:
             for low in range(0, len(specs), _PART):
                 part = specs[low : low + _PART]
                 with uncollected():
-                    entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in part]
+                    entries = self._entries(batch, part)
                     refs += [TaskRef(entry, self.backend) for entry in entries]
                 batch.add(*entries)
                 if len(specs) > _PART:
@@ -269,24 +269,19 @@ class Client:
     def _add(
         self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
     ) -> TaskRef:
-        entry = self._entry(self._outbox, func, args, kwargs, options)
+        form = form_of(func, settings=self.settings, signs=self.backend.signs)
+        entry = _entry(self._outbox, form, args, kwargs, options)
         self._outbox.add(entry)
         return TaskRef(entry, self.backend)
 
-    def _entry(
-        self,
-        outbox: Outbox,
-        func: Function,
-        args: Sequence[object],
-        kwargs: Mapping[str, object],
-        options: Mapping[str, object],
-    ) -> Entry:
-        id, signs = outbox.make_id(), self.backend.signs
-        task = new_task(func, args, kwargs, options, settings=self.settings, id=id, signs=signs)
-        entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
-        if on_pre_create.used:  # an attribute, as it is asked for each task
-            entry.ask_hooks()
-        return entry
+    def _entries(self, outbox: Outbox, specs: Sequence[TaskSpec]) -> list[Entry]:
+        entries: list[Entry] = []
+        form: Form | None = None  # of the last function: most batches are of one
+        for spec in specs:
+            if form is None or form.func is not spec.func:
+                form = form_of(spec.func, settings=self.settings, signs=self.backend.signs)
+            entries.append(_entry(outbox, form, spec.args, spec.kwargs, spec.options))
+        return entries
 
     async def _asked(self, id: UUID | str) -> UUID:
         """The id of a task that the database knows, unless nobody does."""
@@ -301,6 +296,19 @@ class Client:
         if task is None and not ref.created and ref.entry.home.connection is None:
             raise not_found(ref.id)
         return task or as_added(ref.entry.task, ref.id)
+
+
+def _entry(
+    outbox: Outbox, form: Form, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
+) -> Entry:
+    entry = Entry(
+        form.task(outbox.make_id(), args, kwargs, options),
+        outbox,
+        family_of(options.get("parent")) if options else (),
+    )
+    if on_pre_create.used:  # an attribute, as it is asked for each task
+        entry.ask_hooks()
+    return entry
 
 
 def _given(**options: object) -> dict[str, object]:

@@ -271,6 +271,26 @@ async def test_add_tasks_returns_a_ref_for_each_in_order(tasks: QueuedTasks) -> 
     assert [(await kept(tasks, ref.id)).priority for ref in refs] == [0, 1, 2, 3, 4]
 
 
+async def test_the_functions_of_add_tasks_may_take_turns(tasks: QueuedTasks) -> None:
+    specs = [
+        TaskSpec(send, ["a"]),
+        TaskSpec(send, ["b"], channel="other"),
+        TaskSpec(declared, ["c"]),
+        TaskSpec(send, ["d"], {"copies": 2}),
+        TaskSpec(send, ["e"]),
+        TaskSpec(declared, ["f"], priority=1),
+    ]
+    found = [await kept(tasks, ref.id) for ref in await tasks.add_tasks(specs)]
+    assert [(task.name, task.channel, task.priority, task.args, task.kwargs) for task in found] == [
+        ("send", "default", 0, ["a"], {}),
+        ("send", "other", 0, ["b"], {}),
+        ("letter", "mail", 7, ["c"], {}),
+        ("send", "default", 0, ["d"], {"copies": 2}),
+        ("send", "default", 0, ["e"], {}),
+        ("letter", "mail", 1, ["f"], {}),
+    ]
+
+
 async def test_a_pre_create_hook_changes_the_context(tasks: QueuedTasks) -> None:
     @on_pre_create
     async def tag(task: HookTask) -> None:
