@@ -349,7 +349,7 @@ class Outbox:
             winner = losers.get(entry.task.id)
             entry.created = winner is None
             if winner is not None:
-                entry.id = winner
+                entry.winner = winner
             elif on_post_create:
                 self._written.append(entry.seen or HookTask.of(entry.task))
 
