@@ -270,17 +270,17 @@ class Client:
         self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
     ) -> TaskRef:
         form = form_of(func, settings=self.settings, signs=self.backend.signs)
-        entry = _entry(self._outbox, form, args, kwargs, options)
+        entry = _entry(self._outbox, form, self._outbox.make_id(), args, kwargs, options)
         self._outbox.add(entry)
         return TaskRef(entry, self.backend)
 
     def _entries(self, outbox: Outbox, specs: Sequence[TaskSpec]) -> list[Entry]:
         entries: list[Entry] = []
         form: Form | None = None  # of the last function: most batches are of one
-        for spec in specs:
+        for id, spec in zip(outbox.make_ids(len(specs)), specs, strict=True):
             if form is None or form.func is not spec.func:
                 form = form_of(spec.func, settings=self.settings, signs=self.backend.signs)
-            entries.append(_entry(outbox, form, spec.args, spec.kwargs, spec.options))
+            entries.append(_entry(outbox, form, id, spec.args, spec.kwargs, spec.options))
         return entries
 
     async def _asked(self, id: UUID | str) -> UUID:
@@ -299,13 +299,15 @@ class Client:
 
 
 def _entry(
-    outbox: Outbox, form: Form, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
+    outbox: Outbox,
+    form: Form,
+    id: UUID,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    options: Mapping[str, object],
 ) -> Entry:
-    entry = Entry(
-        form.task(outbox.make_id(), args, kwargs, options),
-        outbox,
-        family_of(options.get("parent")) if options else (),
-    )
+    task = form.task(id, args, kwargs, options)
+    entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
     if on_pre_create.used:  # an attribute, as it is asked for each task
         entry.ask_hooks()
     return entry
