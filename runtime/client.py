@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from inspect import isfunction
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 from uuid import UUID
 
@@ -29,6 +31,7 @@ P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
 
+_func = attrgetter("func")
 _PART = 1_000  # tasks of a larger batch that go out together, while the next are made
 
 
@@ -275,12 +278,17 @@ class Client:
         return TaskRef(entry, self.backend)
 
     def _entries(self, outbox: Outbox, specs: Sequence[TaskSpec]) -> list[Entry]:
+        """What `_entry` makes of each; a run of tasks of one function at once, where only their arguments differ."""
+        ids = iter(outbox.make_ids(len(specs)))
         entries: list[Entry] = []
-        form: Form | None = None  # of the last function: most batches are of one
-        for id, spec in zip(outbox.make_ids(len(specs)), specs, strict=True):
-            if form is None or form.func is not spec.func:
-                form = form_of(spec.func, settings=self.settings, signs=self.backend.signs)
-            entries.append(_entry(outbox, form, id, spec.args, spec.kwargs, spec.options))
+        for func, specs_of_it in groupby(specs, _func):
+            form = form_of(func, settings=self.settings, signs=self.backend.signs)
+            run = [*specs_of_it]
+            if on_pre_create.used or any(spec.kwargs or spec.options for spec in run):
+                entries += [_entry(outbox, form, next(ids), spec.args, spec.kwargs, spec.options) for spec in run]
+            else:
+                tasks = form.tasks(islice(ids, len(run)), [spec.args for spec in run])
+                entries += [Entry(task, outbox) for task in tasks]
         return entries
 
     async def _asked(self, id: UUID | str) -> UUID:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from .codec import Encoder, encode_json, encoder_of
+from .codec import BatchEncoder, Encoder, batch_encoder_of, encode_json, encoder_of
 from .entry import Entry
 from .errors import InvalidTask
 from .functions import AllowList, is_local, reference, resolve
@@ -53,10 +53,11 @@ def new_task(
 class Form:
     """What all tasks of a function have in common unless their options say otherwise."""
 
-    func: Callable[..., object]
+    _func: Callable[..., object]
     _plain: NewTask
     _unique: bool | str | None
     _encode: Encoder
+    _encode_batch: BatchEncoder
 
     def task(
         self, id: UUID, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
@@ -68,9 +69,16 @@ class Form:
             return replace(self._plain, id=id, args=encoded, kwargs=named)
         unique = fields.pop("unique", self._unique)
         if unique:
-            name = fields.get("name") or options_of(self.func).name or self._plain.function
-            fields["unique_key"] = _key_of(self.func, name, encoded, named) if unique is True else unique
+            name = fields.get("name") or options_of(self._func).name or self._plain.function
+            fields["unique_key"] = _key_of(self._func, name, encoded, named) if unique is True else unique
         return replace(self._plain, id=id, args=encoded, kwargs=named, **fields)
+
+    def tasks(self, ids: Iterable[UUID], calls: Sequence[Sequence[object]]) -> list[NewTask]:
+        """The rows of many of them, without keyword arguments and options."""
+        if self._unique:
+            return [self.task(id, args, {}, {}) for id, args in zip(ids, calls, strict=True)]
+        texts = self._encode_batch(calls)
+        return [replace(self._plain, id=id, args=text) for id, text in zip(ids, texts, strict=True)]
 
 
 def form_of(func: Callable[..., object], *, settings: Settings, signs: bool = False) -> Form:
@@ -104,7 +112,7 @@ def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, 
         timeout=(declared.timeout or timeout).total_seconds(),
         auto_remove=declared.auto_remove or False,
     )
-    return Form(func, task, declared.unique, encoder_of(func))
+    return Form(func, task, declared.unique, encoder_of(func), batch_encoder_of(func))
 
 
 def arguments_of(

@@ -41,6 +41,10 @@ def named(name: str, priority: int = 0) -> None: ...
 async def declared(to: str) -> None: ...
 
 
+@task(unique=True)
+async def only(to: str) -> None: ...
+
+
 @pytest.fixture
 def statements() -> Iterator[list[int]]:
     """The size of each batch that goes to the database."""
@@ -209,6 +213,12 @@ async def test_a_unique_task_stands_for_the_second_one(tasks: QueuedTasks) -> No
     second = tasks.add_task(send, "b", unique="key")
     await second
     assert (first.created, second.created, second.id) == (True, False, first.id)
+
+
+async def test_of_a_batch_of_equal_calls_of_a_unique_function_one_stands(tasks: QueuedTasks) -> None:
+    refs = await tasks.add_tasks([TaskSpec(only, ["a"]), TaskSpec(only, ["b"]), TaskSpec(only, ["a"])])
+    assert [ref.created for ref in refs] == [True, True, False]
+    assert refs[2].id == refs[0].id
 
 
 async def test_unique_true_means_the_same_call_however_it_is_spelt(tasks: QueuedTasks) -> None:
