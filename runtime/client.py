@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from datetime import datetime, timedelta
 from functools import partial, wraps
 from inspect import isfunction
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
 from .current import Block
-from .enqueue import arguments_of, as_added, family_of, new_task, resolved
+from .enqueue import Form, arguments_of, as_added, family_of, form_of, resolved
 from .entry import Entry
 from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
@@ -29,6 +31,7 @@ P = ParamSpec("P")
 Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
 
+_func = attrgetter("func")
 _PART = 1_000  # tasks of a larger batch that go out together, while the next are made
 
 
@@ -127,7 +130,7 @@ class Client:
             for low in range(0, len(specs), _PART):
                 part = specs[low : low + _PART]
                 with uncollected():
-                    entries = [self._entry(batch, spec.func, spec.args, spec.kwargs, spec.options) for spec in part]
+                    entries = self._entries(batch, part)
                     refs += [TaskRef(entry, self.backend) for entry in entries]
                 batch.add(*entries)
                 if len(specs) > _PART:
@@ -269,24 +272,24 @@ class Client:
     def _add(
         self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
     ) -> TaskRef:
-        entry = self._entry(self._outbox, func, args, kwargs, options)
+        form = form_of(func, settings=self.settings, signs=self.backend.signs)
+        entry = _entry(self._outbox, form, self._outbox.make_id(), args, kwargs, options)
         self._outbox.add(entry)
         return TaskRef(entry, self.backend)
 
-    def _entry(
-        self,
-        outbox: Outbox,
-        func: Function,
-        args: Sequence[object],
-        kwargs: Mapping[str, object],
-        options: Mapping[str, object],
-    ) -> Entry:
-        id, signs = outbox.make_id(), self.backend.signs
-        task = new_task(func, args, kwargs, options, settings=self.settings, id=id, signs=signs)
-        entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
-        if on_pre_create.used:  # an attribute, as it is asked for each task
-            entry.ask_hooks()
-        return entry
+    def _entries(self, outbox: Outbox, specs: Sequence[TaskSpec]) -> list[Entry]:
+        """What `_entry` makes of each; a run of tasks of one function at once, where only their arguments differ."""
+        ids = iter(outbox.make_ids(len(specs)))
+        entries: list[Entry] = []
+        for func, specs_of_it in groupby(specs, _func):
+            form = form_of(func, settings=self.settings, signs=self.backend.signs)
+            run = [*specs_of_it]
+            if on_pre_create.used or any(spec.kwargs or spec.options for spec in run):
+                entries += [_entry(outbox, form, next(ids), spec.args, spec.kwargs, spec.options) for spec in run]
+            else:
+                tasks = form.tasks(islice(ids, len(run)), [spec.args for spec in run])
+                entries += [Entry(task, outbox) for task in tasks]
+        return entries
 
     async def _asked(self, id: UUID | str) -> UUID:
         """The id of a task that the database knows, unless nobody does."""
@@ -301,6 +304,21 @@ class Client:
         if task is None and not ref.created and ref.entry.home.connection is None:
             raise not_found(ref.id)
         return task or as_added(ref.entry.task, ref.id)
+
+
+def _entry(
+    outbox: Outbox,
+    form: Form,
+    id: UUID,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    options: Mapping[str, object],
+) -> Entry:
+    task = form.task(id, args, kwargs, options)
+    entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
+    if on_pre_create.used:  # an attribute, as it is asked for each task
+        entry.ask_hooks()
+    return entry
 
 
 def _given(**options: object) -> dict[str, object]:

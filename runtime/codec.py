@@ -19,6 +19,7 @@ from .flaws import (
     MASK,
     MASKED,
     NAN,
+    are_sound,
     flaw_in,
     holds_nan,
     holds_secret,
@@ -36,6 +37,7 @@ MAX_RESULT_BYTES = 8 * 1024 * 1024
 _PLAIN = SchemaSerializer(core_schema.any_schema(), CONFIG)
 _ABSENT = object()
 Encoder: TypeAlias = Callable[[Sequence[object], Mapping[str, object]], tuple[str, str | None]]
+BatchEncoder: TypeAlias = Callable[[Sequence[Sequence[object]]], list[str]]
 Decoder: TypeAlias = Callable[[str, str | None], tuple[Sequence[object], dict[str, object]]]
 
 _BY_WHOM = "by hand, or for another version of the function"
@@ -49,6 +51,11 @@ def encoder_of(func: Callable[..., object]) -> Encoder:
     called like this, SerializationError when a value doesn't fit its annotation, or can't be kept; the text names it.
     """
     return _codec_of(func).encode
+
+
+def batch_encoder_of(func: Callable[..., object]) -> BatchEncoder:
+    """The same for many calls without keywords: what it returns, and raises, is what encoding one by one comes to."""
+    return _codec_of(func).encode_batch
 
 
 def decoder_of(func: Callable[..., object]) -> Decoder:
@@ -118,6 +125,27 @@ class _Side:
         if self._tried:
             self._try(values, text)
         return text
+
+    def encode_batch(self, calls: Iterable[Sequence[object]]) -> list[bytes] | None:
+        """What `encode` makes of each of these, which give all parameters; None where one by one is to be tried.
+
+        That must find what was given unchanged, and an iterator in an Any would be at its end.
+        """
+        if self._may_hide_nan:
+            return None
+        validate, to_json = self._validator.validate_python, self._serializer.to_json
+        try:
+            values = [validate(tuple(given), strict=True) for given in calls]
+            texts = [to_json(each, by_alias=False, round_trip=True, warnings=False) for each in values]
+        except (ValueError, RecursionError):  # a ValidationError is a ValueError
+            return None
+        if not are_sound(texts):
+            if max(map(len, texts)) > MAX_ARGUMENT_BYTES:
+                return None
+            for each, text in zip(values, texts, strict=True):
+                if not is_sound(text):
+                    self._examine(each, text)
+        return texts
 
     def decode(self, text: str) -> Any:
         try:
@@ -259,6 +287,14 @@ class _Codec:
         if len(text) + len(named or b"") > MAX_ARGUMENT_BYTES:
             raise SerializationError(_too_large(self, text, named))
         return text.decode(), None if named is None else named.decode()
+
+    def encode_batch(self, calls: Sequence[Sequence[object]]) -> list[str]:
+        """See `batch_encoder_of`."""
+        whole = self.least <= self.most and {*map(len, calls)} == {self.most}
+        texts = self.positional.encode_batch(calls) if whole else None
+        if texts is None:
+            return [self.encode(args, {})[0] for args in calls]
+        return [text.decode() for text in texts]
 
     def decode(self, args: str, kwargs: str | None) -> tuple[Sequence[object], dict[str, object]]:
         """See `decoder_of`."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from .codec import Encoder, encode_json, encoder_of
+from .codec import BatchEncoder, Encoder, batch_encoder_of, encode_json, encoder_of
 from .entry import Entry
 from .errors import InvalidTask
 from .functions import AllowList, is_local, reference, resolve
@@ -45,33 +46,59 @@ def new_task(
         InvalidTask: the function can't be a task, can't be called like this, or an option is wrong.
         SerializationError: an argument can't be kept.
     """
+    return form_of(func, settings=settings, signs=signs).task(id, args, kwargs, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all tasks of a function have in common unless their options say otherwise."""
+
+    _func: Callable[..., object]
+    _plain: NewTask
+    _unique: bool | str | None
+    _encode: Encoder
+    _encode_batch: BatchEncoder
+
+    def task(
+        self, id: UUID, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
+    ) -> NewTask:
+        """The row of one of them. See `new_task`."""
+        fields = _checked(options) if options else {}
+        encoded, named = self._encode(args, kwargs)
+        if not fields and not self._unique:
+            return replace(self._plain, id=id, args=encoded, kwargs=named)
+        unique = fields.pop("unique", self._unique)
+        if unique:
+            name = fields.get("name") or options_of(self._func).name or self._plain.function
+            fields["unique_key"] = _key_of(self._func, name, encoded, named) if unique is True else unique
+        return replace(self._plain, id=id, args=encoded, kwargs=named, **fields)
+
+    def tasks(self, ids: Iterable[UUID], calls: Sequence[Sequence[object]]) -> list[NewTask]:
+        """The rows of many of them, without keyword arguments and options."""
+        if self._unique:
+            return [self.task(id, args, {}, {}) for id, args in zip(ids, calls, strict=True)]
+        texts = self._encode_batch(calls)
+        return [replace(self._plain, id=id, args=text) for id, text in zip(ids, texts, strict=True)]
+
+
+def form_of(func: Callable[..., object], *, settings: Settings, signs: bool = False) -> Form:
+    """What is worked out once for many tasks of a function: see `new_task`.
+
+    A local function goes along as it is now.
+
+    Raises:
+        InvalidTask: the function can't be a task.
+    """
     local = signs and is_local(func)
     try:
-        form = (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
+        return (_form_of.__wrapped__ if local else _form_of)(func, settings.max_retries, settings.task_timeout, local)
     except TypeError:
         reference(func)  # it is unhashable, so no function: this says what it is
         raise
-    fields = _checked(options) if options else {}
-    encoded, named = form.encode(args, kwargs)
-    if not fields and not form.unique:
-        return replace(form.task, id=id, args=encoded, kwargs=named)
-    unique = fields.pop("unique", form.unique)
-    if unique:
-        name = fields.get("name") or options_of(func).name or form.task.function
-        fields["unique_key"] = _key_of(func, name, encoded, named) if unique is True else unique
-    return replace(form.task, id=id, args=encoded, kwargs=named, **fields)
-
-
-class _Form(NamedTuple):
-    """What all tasks of a function have in common unless their options say otherwise."""
-
-    task: NewTask
-    unique: bool | str | None
-    encode: Encoder
 
 
 @lru_cache(maxsize=4096)
-def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, local: bool) -> _Form:
+def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, local: bool) -> Form:
     declared = options_of(func)
     task = NewTask(
         id=_NO_ID,
@@ -85,7 +112,7 @@ def _form_of(func: Callable[..., object], max_retries: int, timeout: timedelta, 
         timeout=(declared.timeout or timeout).total_seconds(),
         auto_remove=declared.auto_remove or False,
     )
-    return _Form(task, declared.unique, encoder_of(func))
+    return Form(func, task, declared.unique, encoder_of(func), batch_encoder_of(func))
 
 
 def arguments_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
 from msgspec.structs import replace
 
 from . import hooks
@@ -22,28 +23,30 @@ class Home(Protocol):
         """Write what was added up to this task."""
 
 
-class Entry:
-    """One task on its way. `created` is None before it is written, False when a unique task stands for it.
+class Entry(msgspec.Struct, eq=False):
+    """One task on its way. `created` is None before it is written, False when a unique task, `winner`, stands for it.
 
-    `id` is the id of the task that stands, `family` the parents that were not written when it was added. `expected`:
-    somebody is about to wait for its end.
+    `family` are the parents that were not written when it was added. `expected`: somebody is about to wait for its end.
     """
 
-    __slots__ = ("asked", "created", "error", "expected", "family", "home", "id", "seen", "task", "tried")
+    task: NewTask
+    home: Home
+    family: tuple[tuple[UUID, Entry], ...] = ()
+    seen: HookTask | None = None
+    winner: UUID | None = None
+    created: bool | None = None
+    error: Exception | None = None
+    asked: bool = False
+    expected: bool = False
+    tried: bool = False
 
-    def __init__(
-        self, task: NewTask, home: Home, family: tuple[tuple[UUID, Entry], ...] = (), seen: HookTask | None = None
-    ) -> None:
-        self.id = task.id
-        self.task = task
-        self.home = home
-        self.family = family
-        self.seen = seen
-        self.created: bool | None = None
-        self.error: Exception | None = None
-        self.asked = False
-        self.expected = False
-        self.tried = False
+    @property
+    def id(self) -> UUID:
+        """The id of the task that stands."""
+        return self.task.id if self.winner is None else self.winner
+
+    def __repr__(self) -> str:
+        return f"Entry({self.id})"  # without the arguments: loguru shows the variables of a traceback
 
     def is_decided(self) -> bool:
         """Whether it was written, or refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 
 from pydantic_core import from_json
 
@@ -22,6 +22,11 @@ MASKED = "holds a secret, which JSON masks: let the task read it from where it i
 def is_sound(text: bytes) -> bool:
     """Whether nothing in it needs another look; cheap, for it is asked of everything."""
     return len(text) <= _PARSED_FROM and _SIGNS.search(text) is None
+
+
+def are_sound(texts: Collection[bytes]) -> bool:
+    """Whether each of them is."""
+    return max(map(len, texts), default=0) <= _PARSED_FROM and _SIGNS.search(b"".join(texts)) is None
 
 
 def is_readable(text: bytes) -> bool:

@@ -20,7 +20,7 @@ from . import hooks
 from .entry import Entry, not_awaited
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create, on_pre_create
-from .ids import new_id
+from .ids import new_id, new_ids
 from .relay import Relay
 from .task import NewTask
 from .traces import formatted
@@ -76,6 +76,10 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._batch)
+
+    def make_ids(self, count: int) -> Sequence[UUID]:
+        """Ids for so many tasks, as `make_id` makes them one by one."""
+        return new_ids(count) if self.make_id is new_id else [self.make_id() for _ in range(count)]
 
     def batch(self) -> Outbox:
         """An outbox for what goes out in one statement, to the same place."""
@@ -349,7 +353,7 @@ class Outbox:
             winner = losers.get(entry.task.id)
             entry.created = winner is None
             if winner is not None:
-                entry.id = winner
+                entry.winner = winner
             elif on_post_create:
                 self._written.append(entry.seen or HookTask.of(entry.task))
 

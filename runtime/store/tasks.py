@@ -281,9 +281,21 @@ class TaskStore:
 
 
 _unique_key, _parents = attrgetter("unique_key"), attrgetter("parents")
-_form = attrgetter(
-    "function", "executor", "name", "channel", "priority", "max_retries", "timeout", "auto_remove", "on_parent_failure"
-)
+
+
+def _form(task: NewTask) -> tuple[object, ...]:
+    """What many tasks have in common; an attrgetter takes twice as long for it."""
+    return (
+        task.function,
+        task.executor,
+        task.name,
+        task.channel,
+        task.priority,
+        task.max_retries,
+        task.timeout,
+        task.auto_remove,
+        task.on_parent_failure,
+    )
 
 
 def _forms_of(tasks: Sequence[NewTask]) -> tuple[list[int] | None, Sequence[NewTask]]:

@@ -41,6 +41,10 @@ def named(name: str, priority: int = 0) -> None: ...
 async def declared(to: str) -> None: ...
 
 
+@task(unique=True)
+async def only(to: str) -> None: ...
+
+
 @pytest.fixture
 def statements() -> Iterator[list[int]]:
     """The size of each batch that goes to the database."""
@@ -211,6 +215,12 @@ async def test_a_unique_task_stands_for_the_second_one(tasks: QueuedTasks) -> No
     assert (first.created, second.created, second.id) == (True, False, first.id)
 
 
+async def test_of_a_batch_of_equal_calls_of_a_unique_function_one_stands(tasks: QueuedTasks) -> None:
+    refs = await tasks.add_tasks([TaskSpec(only, ["a"]), TaskSpec(only, ["b"]), TaskSpec(only, ["a"])])
+    assert [ref.created for ref in refs] == [True, True, False]
+    assert refs[2].id == refs[0].id
+
+
 async def test_unique_true_means_the_same_call_however_it_is_spelt(tasks: QueuedTasks) -> None:
     first = await tasks.add_task(send, "a", 2, unique=True)
     same = await tasks.add_task(send, copies=2, to="a", unique=True)
@@ -269,6 +279,26 @@ async def test_add_tasks_writes_all_or_nothing(tasks: QueuedTasks, rows: asyncpg
 async def test_add_tasks_returns_a_ref_for_each_in_order(tasks: QueuedTasks) -> None:
     refs = await tasks.add_tasks(TaskSpec(plain, [number], priority=number) for number in range(5))
     assert [(await kept(tasks, ref.id)).priority for ref in refs] == [0, 1, 2, 3, 4]
+
+
+async def test_the_functions_of_add_tasks_may_take_turns(tasks: QueuedTasks) -> None:
+    specs = [
+        TaskSpec(send, ["a"]),
+        TaskSpec(send, ["b"], channel="other"),
+        TaskSpec(declared, ["c"]),
+        TaskSpec(send, ["d"], {"copies": 2}),
+        TaskSpec(send, ["e"]),
+        TaskSpec(declared, ["f"], priority=1),
+    ]
+    found = [await kept(tasks, ref.id) for ref in await tasks.add_tasks(specs)]
+    assert [(task.name, task.channel, task.priority, task.args, task.kwargs) for task in found] == [
+        ("send", "default", 0, ["a"], {}),
+        ("send", "other", 0, ["b"], {}),
+        ("letter", "mail", 7, ["c"], {}),
+        ("send", "default", 0, ["d"], {"copies": 2}),
+        ("send", "default", 0, ["e"], {}),
+        ("letter", "mail", 1, ["f"], {}),
+    ]
 
 
 async def test_a_pre_create_hook_changes_the_context(tasks: QueuedTasks) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from queued_tasks import QueuedTasks, TaskState, on_post_create, on_pre_create
+from queued_tasks import QueuedTasks, TaskSpec, TaskState, on_post_create, on_pre_create
 from queued_tasks.runtime.errors import SerializationError
 from queued_tasks.runtime.hooks import Hook, HookPoint, HookTask
 from tests.databases import connected
@@ -80,3 +80,19 @@ async def test_a_context_that_can_not_be_kept_is_refused_at_the_call(tasks: Queu
 
     with hooked(on_pre_create, spoil), pytest.raises(SerializationError):
         tasks.add_task(work)
+
+
+async def test_of_a_batch_no_hook_sees_what_comes_behind_a_task_that_is_wrong(tasks: QueuedTasks) -> None:
+    seen: list[Any] = []
+
+    def note(task: HookTask) -> None:
+        seen.extend(task.args)
+        if task.args == [2]:
+            raise PermissionError
+
+    with hooked(on_pre_create, note):
+        with pytest.raises(SerializationError):
+            await tasks.add_tasks([TaskSpec(work, [value]) for value in (0, 1, object(), 2)])
+        with pytest.raises(PermissionError):
+            await tasks.add_tasks([TaskSpec(work, [value]) for value in (1, 2, object())])
+    assert seen == [0, 1, 1, 2]

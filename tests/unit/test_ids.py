@@ -10,7 +10,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from queued_tasks.runtime.ids import new_id
+from queued_tasks.runtime.ids import new_id, new_ids
 
 FORKING = """
 import os
@@ -42,10 +42,17 @@ def test_ids_are_in_the_order_in_which_they_are_made() -> None:
     assert len({*made}) == len(made)
 
 
+def test_ids_that_are_made_at_once_are_in_order_and_behind_those_before() -> None:
+    made = [new_id(), *new_ids(5_000), new_id(), *new_ids(1), *new_ids(0), new_id()]
+    assert made == sorted(made)
+    assert len({id.int & (1 << 62) - 1 for id in made}) == len(made) == 5_004
+    assert {(id.version, id.variant) for id in made} == {(7, RFC_4122)}
+
+
 def test_ids_keep_their_order_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = new_id()
     monkeypatch.setattr(time, "time_ns", lambda: 0)
-    assert before < new_id() < new_id()
+    assert before < new_id() < new_ids(2)[0] < new_id()
 
 
 def test_the_last_62_bits_of_ids_tell_them_apart_whatever_the_time() -> None:
