@@ -268,7 +268,7 @@ class TaskStore:
             [end.lease for end in settled],
             [end.id for end in settled],
             _later([end.attempt for end in settled]),
-            [end.outcome for end in settled],
+            _shared([end.outcome for end in settled]),
             [end.took + now - end.ended for end in settled],
             [end.took for end in settled],
             _column([end.result for end in settled]),
@@ -316,6 +316,11 @@ def _column(values: list[Any]) -> list[Any] | None:
 def _later(attempts: list[int]) -> list[int] | None:
     """None when all are first ones: asyncpg looks at each number of a column twice, in Python."""
     return attempts if attempts.count(1) < len(attempts) else None
+
+
+def _shared(outcomes: list[str]) -> list[str]:
+    """One for all where they are alike."""
+    return outcomes[:1] if outcomes[:1] * len(outcomes) == outcomes else outcomes
 
 
 def _uuid_array(ids: Sequence[UUID]) -> str:

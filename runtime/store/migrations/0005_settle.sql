@@ -4,7 +4,8 @@
 --
 -- p_full: leases with nothing left open after this call; p_part: the others. p_ago: seconds since the attempt started;
 -- p_took: seconds that it ran. Without p_delay an attempt ends its task and goes to `result`; with one (see go_on) it
--- goes to `attempt`. p_flagged: see after_end.
+-- goes to `attempt`. p_flagged: see after_end. An array that is null means null for every attempt, but p_attempt: first
+-- ones. p_outcome may have one element for all.
 --
 -- An attempt that a rescuer closed as interrupted is ours by its number, yet not what we have to say of it: so whether it
 -- was recorded already is a question of the outcome, too. And one that an earlier call recorded may have been removed
@@ -26,26 +27,62 @@ declare
     v_open     uuid[];
     v_next     integer[];
     v_delays   float8[];
+    v_count    integer;
     v_tries    integer := 0;
+    v_plain    boolean;
+    v_state    queued_tasks.task_state;
     v_limits   boolean;
     v_awaited  boolean;
 begin
     lined := 0;
     lost := '{}';
-    select coalesce(array_agg(h.id), '{}'), array_agg(h.place) filter (where h.id = any (p_full)) into v_held, v_places
-      from (select distinct x.id from unnest(p_full || p_part) x (id) order by x.id) u
-     cross join lateral (
-           select l.id, l.ctid as place from queued_tasks.lease l
-            where l.id = u.id and l.server = p_server
-              for update) h;
-    delete from queued_tasks.lease l where l.ctid = any (v_places);
+    if p_part = '{}' then
+        -- these, too, in the order of the ids: that of the index
+        with held as (
+            delete from queued_tasks.lease l where l.id = any (p_full) and l.server = p_server returning l.id
+        )
+        select coalesce(array_agg(h.id), '{}') into v_held from held h;
+    else
+        select coalesce(array_agg(h.id), '{}'), array_agg(h.place) filter (where h.id = any (p_full)) into v_held, v_places
+          from (select l.id, l.ctid as place from queued_tasks.lease l
+                 where l.id = any (p_full || p_part) and l.server = p_server
+                 order by l.id for update) h;
+        if v_places is not null then
+            delete from queued_tasks.lease l where l.ctid = any (v_places);
+        end if;
+    end if;
 
+    v_plain := p_delay is null and cardinality(v_held) = cardinality(p_full) + cardinality(p_part);
     loop
         begin
+            if v_plain then
+                -- All or none: whether no task was removed is much cheaper to see at once, and what was inserted is known.
+                v_state := p_outcome[1];
+                insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
+                                                 exception_name, exception_message, exception_traceback)
+                select u.id, coalesce(u.outcome::queued_tasks.task_state, v_state), coalesce(u.attempt, 1), p_server,
+                       now() - u.ago * interval '1 second', now() - (u.ago - u.took) * interval '1 second', u.result,
+                       u.exception_name, u.exception_message, u.exception_traceback
+                  from (select unnest(p_id) as id, unnest(p_attempt) as attempt, unnest(p_outcome) as outcome,
+                               unnest(p_ago) as ago, unnest(p_took) as took, unnest(p_result) as result,
+                               unnest(p_exception_name) as exception_name,
+                               unnest(p_exception_message) as exception_message,
+                               unnest(p_exception_traceback) as exception_traceback) u
+                 where cardinality(p_id) = (select count(*) from queued_tasks.task t where t.id = any (p_id))
+                 order by u.id;
+                get diagnostics v_count = row_count;
+                if v_count = cardinality(p_id) then
+                    v_ended := p_id;
+                    exit;
+                end if;
+                v_plain := false;
+            end if;
+
             with ended as (
                 insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, result,
                                                  exception_name, exception_message, exception_traceback)
-                select distinct on (u.id) u.id, u.outcome::queued_tasks.task_state, u.attempt, p_server,
+                select distinct on (u.id) u.id, coalesce(u.outcome, p_outcome[1])::queued_tasks.task_state,
+                       coalesce(u.attempt, 1), p_server,
                        now() - u.ago * interval '1 second', now() - (u.ago - u.took) * interval '1 second', u.result,
                        u.exception_name, u.exception_message, u.exception_traceback
                   from unnest(p_lease, p_id, p_attempt, p_outcome, p_ago, p_took, p_result, p_delay,
@@ -62,6 +99,7 @@ begin
             exit;
         exception when unique_violation then
             -- One of them had ended already. Not `on conflict`: that makes each insert half as dear again.
+            v_plain := false;
             v_tries := v_tries + 1;
             if v_tries = 10 then
                 raise;
@@ -71,8 +109,7 @@ begin
 
     -- In a new statement: the one above may have waited for whoever added a child. A plain task pays for this look, no more.
     select exists (select from queued_tasks.gate),
-           exists (select from unnest(v_ended) u (id)
-                    cross join lateral (select from queued_tasks.dependency k where k.parent = u.id offset 0) d)
+           exists (select from queued_tasks.dependency k where k.parent = any (v_ended))
            or exists (select from queued_tasks.waiter w where w.task_id = any (v_ended))
       into v_limits, v_awaited;
     if v_awaited or p_flagged <> '{}' then
@@ -86,11 +123,11 @@ begin
           from unnest(p_lease, p_id, p_attempt, p_outcome, p_delay) u (lease, id, attempt, outcome, delay)
          where u.lease <> all (v_held)
            and not exists (select from queued_tasks.result r
-                            where r.id = u.id and r.server = p_server and r.attempt = u.attempt
-                              and u.delay is null and r.state::text = u.outcome offset 0)
+                            where r.id = u.id and r.server = p_server and r.attempt = coalesce(u.attempt, 1)
+                              and u.delay is null and r.state::text = coalesce(u.outcome, p_outcome[1]) offset 0)
            and not exists (select from queued_tasks.attempt a
-                            where a.id = u.id and a.server = p_server and a.attempt = u.attempt
-                              and u.delay is not null and a.outcome = u.outcome offset 0)
+                            where a.id = u.id and a.server = p_server and a.attempt = coalesce(u.attempt, 1)
+                              and u.delay is not null and a.outcome = coalesce(u.outcome, p_outcome[1]) offset 0)
            and not exists (select from queued_tasks.tombstone s where s.id = u.id offset 0);
     end if;
 
@@ -98,7 +135,7 @@ begin
         with closed as (
             insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at, next_at,
                                               exception_name, exception_message, exception_traceback)
-            select u.id, u.attempt, u.outcome, p_server,
+            select u.id, coalesce(u.attempt, 1), coalesce(u.outcome, p_outcome[1]), p_server,
                    now() - u.ago * interval '1 second', now() - (u.ago - u.took) * interval '1 second',
                    case when u.delay < 'infinity' then now() + u.delay * interval '1 second' end,
                    u.exception_name, u.exception_message, u.exception_traceback
@@ -114,7 +151,7 @@ begin
         )
         select array_agg(c.id), array_agg(c.attempt + 1), array_agg(u.delay) into v_open, v_next, v_delays
           from closed c join unnest(p_id, p_attempt, p_delay) u (id, attempt, delay)
-            on u.id = c.id and u.attempt = c.attempt;
+            on u.id = c.id and coalesce(u.attempt, 1) = c.attempt;
         if v_open is not null then
             select settle.lined + g.lined, settle.told || g.told into lined, told
               from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;

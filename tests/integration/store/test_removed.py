@@ -39,6 +39,15 @@ async def test_a_repeated_settlement_of_a_removed_task_closes_its_lease(store: S
     assert [await store.count(table) for table in ("result", "lease")] == [0, 0]
 
 
+@pytest.mark.parametrize("flagged", [True, False])
+async def test_a_removed_task_keeps_nothing_else_in_the_batch_from_being_recorded(store: Store, flagged: bool) -> None:
+    server = await store.server()
+    it = await _removed_while_its_lease_stays(store, server)
+    (other,) = await store.rows("select id from queued_tasks.task")
+    settlement = await store.settle(server, ended(it, flagged=flagged), ended(it, id=other, flagged=False))
+    assert (settlement.lost, await store.rows("select id from queued_tasks.result")) == (frozenset(), [other])
+
+
 async def test_contexts_and_log_lines_of_a_removed_task_are_dropped_while_its_lease_stays(store: Store) -> None:
     server = await store.server()
     it = await _removed_while_its_lease_stays(store, server)

@@ -119,6 +119,28 @@ async def test_one_settlement_ends_attempts_of_several_leases(store: Store) -> N
     assert await store.rows("select id from queued_tasks.running") == [claimed[5].id]
 
 
+@pytest.mark.parametrize("outcomes", [["failed"] * 3, ["done", "failed", "cancelled"]])
+@pytest.mark.parametrize("told", ["once", "again", "without one lease"])
+async def test_each_attempt_of_a_batch_gets_its_own_outcome_and_number(
+    store: Store, outcomes: list[str], told: str
+) -> None:
+    again = await store.one()
+    server = await store.server()
+    await store.run(server, "failed", delay=0.0)
+    tasks = [again, *await store.add(2)]
+    claimed = {it.id: it for it in await store.claim(server)}
+    settled = [ended(claimed[task.id], outcome) for task, outcome in zip(tasks, outcomes, strict=True)]
+    if told == "again":
+        await store.settle(server, settled[1], part=[settled[1].lease])
+    full = [settled[0].lease, *([new_id()] if told == "without one lease" else [])]
+    settlement = await store.settle(server, *settled, full=full)
+    assert (settlement.lost, await store.count("lease")) == (frozenset(), 0)
+    found = await store.rows("select (id, state::text, attempt, server)::text from queued_tasks.result order by id")
+    numbers = [2, 1, 1]
+    rows = zip([task.id for task in tasks], outcomes, numbers, strict=True)
+    assert sorted(found) == sorted(f"({id},{outcome},{number},{server})" for id, outcome, number in rows)
+
+
 @pytest.mark.parametrize(
     ("outcome", "delay"),
     [("done", None), ("failed", None), ("failed", 60.0), ("interrupted", 0.0), ("stopped", math.inf)],
