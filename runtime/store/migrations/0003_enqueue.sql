@@ -126,17 +126,18 @@ begin
             insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority,
                    max_retries, timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents,
                    stand_ins, context, signature)
-            select u.id, f_function[f.form], f_executor[f.form], u.args, u.kwargs, f_name[f.form], f_channel[f.form],
-                   u.key, f_priority[f.form], f_max_retries[f.form], f_timeout[f.form], u.run_at, u.expires_at,
-                   u.unique_key, f_auto_remove[f.form], f_on_parent_failure[f.form], u.parents::uuid[],
+            select u.id, f_function[u.form], f_executor[u.form], u.args, u.kwargs, f_name[u.form], f_channel[u.form],
+                   u.key, f_priority[u.form], f_max_retries[u.form], f_timeout[u.form], u.run_at, u.expires_at,
+                   u.unique_key, f_auto_remove[u.form], f_on_parent_failure[u.form], u.parents::uuid[],
                    case when v_losers <> '{}' and u.parents::uuid[] && v_losers then
                         array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
                                 from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
                    u.context, u.signature
-              from unnest(p_id, p_form, p_args, p_kwargs, p_key, p_run_at, p_expires_at, p_unique_key, p_parents,
-                          p_context, p_signature)
-                as u (id, form, args, kwargs, key, run_at, expires_at, unique_key, parents, context, signature)
-             cross join lateral (select coalesce(u.form, 1)) f (form)
+              from (select unnest(p_id) as id, unnest(coalesce(p_form, array_fill(1, array[cardinality(p_id)]))) as form,
+                           unnest(p_args) as args, unnest(p_kwargs) as kwargs, unnest(p_key) as key,
+                           unnest(p_run_at) as run_at, unnest(p_expires_at) as expires_at,
+                           unnest(p_unique_key) as unique_key, unnest(p_parents) as parents,
+                           unnest(p_context) as context, unnest(p_signature) as signature) u
              where v_skip = '{}' or u.id <> all (v_skip);
             exit;
         exception when unique_violation then

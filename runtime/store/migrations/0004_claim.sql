@@ -67,6 +67,7 @@ declare
     v_closed integer[];
     v_keyed  integer[];
     v_next   float8;
+    v_over   boolean;    -- some of them have ended: they were cancelled
     v_dropped boolean;
     v_followed boolean;
 begin
@@ -166,6 +167,7 @@ begin
             continue;
         end if;
 
+        v_over := exists (select from queued_tasks.result r where r.id = any (v_ids));
         return query
         select q.lane, case when q.lane = any (v_keyed) then 0 else q.seq end, q.id, q.attempt,
                case when q.attempt = 1 then 0 else (
@@ -191,9 +193,9 @@ begin
                                      case when q.attempt > 1 then t.context::text end) end,
                case when t.parents is not null then
                     queued_tasks.parent_results(coalesce(t.stand_ins, t.parents)) end
-          from unnest(v_lanes, v_seqs, v_ids, v_tries) q (lane, seq, id, attempt)
+          from (select unnest(v_lanes) as lane, unnest(v_seqs) as seq, unnest(v_ids) as id, unnest(v_tries) as attempt) q
           join lateral (select * from queued_tasks.task k where k.id = q.id offset 0) t on true
-         where not exists (select from queued_tasks.result r where r.id = q.id offset 0);
+         where not v_over or not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         get diagnostics v_count = row_count;
         exit when v_count > 0;
 
