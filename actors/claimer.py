@@ -14,11 +14,10 @@ from uuid import UUID
 from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable
-from ..runtime.ids import new_id
 from ..runtime.intake import Intake
 from ..runtime.lines import Line, LookBack
 from ..runtime.store.lanes import Lane
-from ..runtime.store.tasks import TaskStore
+from ..runtime.store.tasks import TaskStore, new_lease
 from ..runtime.task import Claimed, ServerId
 from .kind import Kind
 from .known import Known
@@ -196,7 +195,7 @@ class Claimer(Actor[ClaimerMessage]):
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
-        lease = new_id()
+        lease = new_lease()
         try:
             claim = await self._store.claim(
                 self._server,

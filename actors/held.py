@@ -117,29 +117,26 @@ def runs(attempts: Iterable[tuple[int, Claimed]], *, verified: bool) -> Iterator
         if batch and size + more > _MOST_IN_FRAME:
             yield wire.Run(batch)
             batch, size = [], 0
-        batch.append(_attempt(no, claimed, verified and claimed.signature is not None))
+        attempt = wire.Attempt(
+            no,
+            claimed.id.bytes,
+            claimed.attempt,
+            claimed.name,
+            claimed.function,
+            claimed.executor,
+            claimed.args,
+            claimed.kwargs,
+            claimed.context,
+            claimed.timeout,
+            claimed.failures,
+            claimed.timeouts,
+            claimed.max_retries,
+            claimed.channel,
+            claimed.priority,
+            claimed.parents,
+            verified and claimed.signature is not None,
+        )
+        batch.append(attempt)
         size += more
     if batch:
         yield wire.Run(batch)
-
-
-def _attempt(no: int, claimed: Claimed, verified: bool) -> wire.Attempt:
-    return wire.Attempt(
-        no,
-        claimed.id.bytes,
-        claimed.attempt,
-        claimed.name,
-        claimed.function,
-        claimed.executor,
-        claimed.args,
-        claimed.kwargs,
-        claimed.context,
-        claimed.timeout,
-        claimed.failures,
-        claimed.timeouts,
-        claimed.max_retries,
-        claimed.channel,
-        claimed.priority,
-        claimed.parents,
-        verified,
-    )

@@ -23,7 +23,9 @@ def by_lease(attempts: Iterable[_Attempt]) -> ByLease:
     """The tasks of these attempts by their leases."""
     grouped: ByLease = {}
     for attempt in attempts:
-        grouped.setdefault(attempt.lease, set()).add(attempt.id)
+        if (tasks := grouped.get(attempt.lease)) is None:
+            tasks = grouped[attempt.lease] = set()
+        tasks.add(attempt.id)
     return grouped
 
 

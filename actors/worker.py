@@ -200,7 +200,7 @@ class Worker(Actor[WorkerMessage]):
             self._tell.claimer.tell(Freed(self._number, len(late)))
         if self._seals is not None:
             attempts = self._refuse_forged(attempts, self._seals)
-        sound = [claimed for claimed in attempts if not claimed.expired]
+        sound = [claimed for claimed in attempts if not claimed.expired] if late else attempts
         last = [claimed for claimed in sound if is_on_last_life(claimed)]
         self._kept_back.extend(Held(claimed, now) for claimed in last)
         self._run([claimed for claimed in sound if not is_on_last_life(claimed)] if last else sound)
@@ -227,7 +227,7 @@ class Worker(Actor[WorkerMessage]):
         return sound
 
     def _run(self, attempts: Iterable[Claimed]) -> None:
-        numbered = [(next(self._numbers), claimed) for claimed in attempts]
+        numbered = list(zip(self._numbers, attempts, strict=False))
         now = time.monotonic()
         for no, claimed in numbered:
             self._held[no] = Held(claimed, now)

@@ -146,11 +146,13 @@ class AsyncWorker:
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._slots:
-            attempt = self._waiting.popleft()
-            running = Running(attempt, self._workplace)
-            self._running[attempt.no] = running
-            run_marked = self._runs[attempt.no % MARKS]
-            running.task = self._loop.create_task(run_marked(self, running), context=self._context.copy())
+            self._start(self._waiting.popleft())
+
+    def _start(self, attempt: wire.Attempt) -> None:
+        running = Running(attempt, self._workplace)
+        self._running[attempt.no] = running
+        run_marked = self._runs[attempt.no % MARKS]
+        running.task = self._loop.create_task(run_marked(self, running), context=self._context.copy())
 
     async def _run(self, running: Running) -> None:
         if running.why is None:
@@ -164,7 +166,7 @@ class AsyncWorker:
         running.task = None  # its context holds the attempt: nobody should have to find such circles
         self._reporter.ended(end)
         if self._waiting:
-            self._fill()
+            self._start(self._waiting.popleft())
         elif self._draining and not self._running:
             self._drained.set()
 

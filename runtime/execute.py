@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, Final, cast
 
+import msgspec
+
 from . import wire
 from .around import enqueued, is_new_fire, log_failures, tell, tell_blocking, tell_quietly
 from .callables import Function, Functions, NotRunHere
@@ -17,7 +19,7 @@ from .codec import encode_result
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .hooks import on_post_run, on_pre_run
-from .lifecycle import DONE, Why, after_error, after_interrupt, after_timeout, own_word, refused
+from .lifecycle import DONE, Verdict, Why, after_error, after_interrupt, after_timeout, own_word, refused
 from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
 from .task import NewTask
@@ -103,19 +105,16 @@ class _Refused(Exception):
         self.reason = reason
 
 
-class _Course:
+class _Course(msgspec.Struct, eq=False):
     """What is known so far about an attempt."""
 
-    __slots__ = ("added", "error", "function", "result", "running", "value", "verdict")
-
-    def __init__(self, running: Running) -> None:
-        self.running = running
-        self.function: Function | None = None
-        self.value: object = None
-        self.result: str | None = None
-        self.added: list[NewTask] | None = None
-        self.error: BaseException | None = None
-        self.verdict = DONE
+    running: Running
+    function: Function | None = None
+    value: object = None
+    result: str | None = None
+    added: list[NewTask] | None = None
+    error: BaseException | None = None
+    verdict: Verdict = DONE
 
     def prepare(self, functions: Functions) -> tuple[Function, Sequence[object], dict[str, object]]:
         attempt = self.running.attempt

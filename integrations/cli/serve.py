@@ -86,6 +86,7 @@ async def _start(
     from ...actors.server import run
 
     gc.freeze()  # what is imported stays: no need to look through it again and again
+    gc.set_threshold(20_000)  # thousands of attempts are under way, and none of them makes a circle
     configure(settings.log_format)
     try:
         dsn = await prepare(settings)

@@ -10,12 +10,21 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
+
+from ..ids import new_id
 from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
 from .lanes import Lane, Lanes
 from .link import Link
 
 MOST_REFUSED = 1_000  # tasks that one transaction ends because nobody may run them
+
+
+def new_lease() -> UUID:
+    """An id for a claim, of the type that rows have: it is hashed and sent for each attempt, in C with that one."""
+    lease: UUID = pgproto.UUID(new_id().bytes)
+    return lease
 
 
 class NotPlain(Exception):
@@ -112,9 +121,9 @@ class TaskStore:
             limit,
             session=session,
         )
-        places = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
+        places: dict[int, tuple[Any, ...]] = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
         next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
-        return Claim([Claimed(lease, *(*row, *places[row[0]])) for row in rows], next_in)
+        return Claim([Claimed(lease, *row, *places[row[0]]) for row in rows], next_in)
 
     async def is_claimable(self, server: ServerId, lanes: Sequence[tuple[Lane, int, int]]) -> bool:
         """Whether a claim from `lanes` would take anything."""
