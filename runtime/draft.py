@@ -51,11 +51,13 @@ class OpenDraft:
     async def _write(self) -> bool:
         written: list[NewTask] = []
         try:
-            async with self._store.adding(self._patience) as add:
-                while tasks := await self._parts.get():
+            tasks = await self._parts.get()
+            async with self._store.adding(tasks, self._patience) as add:
+                while tasks:
                     self._taken.set()
                     await add(tasks)
                     written += tasks
+                    tasks = await self._parts.get()
         except Exception:  # the same comes up when the whole is written, or it was of no account
             return False
         self._on_written(written)

@@ -77,11 +77,14 @@ class TaskStore:
         return {row["loser"]: row["winner"] for row in rows}
 
     @asynccontextmanager
-    async def adding(self, timeout: float) -> AsyncIterator[Callable[[Sequence[NewTask]], Awaitable[object]]]:
-        """A transaction that adds tasks part by part, by the call that it gives.
+    async def adding(
+        self, first: Sequence[NewTask], timeout: float
+    ) -> AsyncIterator[Callable[[Sequence[NewTask]], Awaitable[object]]]:
+        """A transaction that adds tasks part by part, by the call that it gives; `first` are to be the first part.
 
         That raises NotPlain for tasks that would make it wait for others: these hold what they take to the commit.
         """
+        await self.lanes.ensure(_forms_of(first)[1])
         async with self._link.transaction(timeout) as run:
 
             async def add(tasks: Sequence[NewTask]) -> None:
@@ -232,20 +235,20 @@ class TaskStore:
         """Let stopped tasks run again; those that were stopped."""
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
-    async def _columns(self, tasks: Sequence[NewTask]) -> list[list[Any] | None]:
+    async def _columns(self, tasks: Sequence[NewTask]) -> list[Any]:
         forms, examples = _forms_of(tasks)
         await self.lanes.ensure(examples)
         return self._arrays(tasks, forms, examples)
 
     def _arrays(
         self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]
-    ) -> list[list[Any] | None]:
+    ) -> list[Any]:
         """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         sign = self._signer.sign if self._signer else None
         return [
             [task.id for task in tasks],
             forms,
-            [task.args for task in tasks],
+            f"[{','.join([task.args for task in tasks])}]",
             _column([task.kwargs for task in tasks]),
             _column([task.key for task in tasks]),
             _column([task.run_at for task in tasks]),

@@ -87,6 +87,11 @@ async def test_a_batch_goes_out_in_parts_and_in_its_order(
     assert (wholes, seen, len(refs)) == ([1], [1], SIZE)
 
 
+async def test_the_first_batch_of_a_lane_goes_out_in_parts_too(tasks: QueuedTasks, wholes: list[int]) -> None:
+    refs = await tasks.add_tasks(specs())
+    assert ([ref.created for ref in refs], wholes) == ([True] * SIZE, [])
+
+
 async def test_a_bad_task_in_the_last_part_leaves_nothing_of_the_others(
     tasks: QueuedTasks, rows: asyncpg.Connection, wholes: list[int]
 ) -> None:

@@ -75,10 +75,11 @@ end $$;
 -- that were written, and perhaps removed, meanwhile.
 --
 -- What tasks have in common comes once: p_form says which of the forms, the f_ arrays, is a task's; null: the first for
--- all. Any other array that is null means null for every task.
+-- all. Any other array that is null means null for every task. p_args is one array of JSON, as clients are slow to make one
+-- of PostgreSQL's from many texts.
 -- Returns a row for each task that was not written because another with its unique key stands.
 create function queued_tasks.add_tasks(
-    p_id uuid[], p_form integer[], p_args json[], p_kwargs json[], p_key text[], p_run_at timestamptz[],
+    p_id uuid[], p_form integer[], p_args json, p_kwargs json[], p_key text[], p_run_at timestamptz[],
     p_expires_at timestamptz[], p_unique_key text[], p_parents text[], p_context json[], p_signature bytea[],
     f_function text[], f_executor smallint[], f_name text[], f_channel text[], f_lane integer[], f_priority smallint[],
     f_max_retries smallint[], f_timeout float8[], f_auto_remove boolean[], f_on_parent_failure text[],
@@ -90,6 +91,7 @@ set plan_cache_mode = force_generic_plan -- another looks for a form by walking 
 set lock_timeout = '10s'
 as $$
 declare
+    v_lined   boolean := false;
     v_limited text[];
     v_keyed   text[];
     v_repeat  boolean := p_repeat;
@@ -134,7 +136,7 @@ begin
                                 from unnest(u.parents::uuid[]) with ordinality p (id, place) order by p.place) end,
                    u.context, u.signature
               from (select unnest(p_id) as id, unnest(coalesce(p_form, array_fill(1, array[cardinality(p_id)]))) as form,
-                           unnest(p_args) as args, unnest(p_kwargs) as kwargs, unnest(p_key) as key,
+                           json_array_elements(p_args) as args, unnest(p_kwargs) as kwargs, unnest(p_key) as key,
                            unnest(p_run_at) as run_at, unnest(p_expires_at) as expires_at,
                            unnest(p_unique_key) as unique_key, unnest(p_parents) as parents,
                            unnest(p_context) as context, unnest(p_signature) as signature) u
@@ -157,14 +159,16 @@ begin
          where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id <> all (v_skip));
     end if;
 
-    select array_agg(g.channel), array_agg(g.channel) filter (where g.key_cap is not null) into v_limited, v_keyed
-      from queued_tasks.gate g;
-    if p_form is null and p_key is null and p_run_at is null and p_parents is null and v_skip = '{}'
-       and (v_limited is null or f_channel[1] <> all (v_limited)) then
+    -- Those of a lane that come one behind the other share a row, but for those that limits may pick out.
+    if p_form is null and p_key is null and p_run_at is null and p_parents is null and v_skip = '{}' then
         insert into queued_tasks.bundle (lane, ids, attempt)
-        select f_lane[1], p_id[u.first:u.first + 63], 1 from generate_series(1, cardinality(p_id), 64) u (first);
-    else
-        -- Those of a lane that come one behind the other share a row, but for those that limits may pick out.
+        select f_lane[1], p_id[u.first:u.first + 63], 1 from generate_series(1, cardinality(p_id), 64) u (first)
+         where not exists (select from queued_tasks.gate g where g.channel = f_channel[1]);
+        v_lined := found;
+    end if;
+    if not v_lined then
+        select array_agg(g.channel), array_agg(g.channel) filter (where g.key_cap is not null) into v_limited, v_keyed
+          from queued_tasks.gate g;
         insert into queued_tasks.bundle (lane, ids, attempt, key)
         select r.lane, array_agg(r.id order by r.place), 1, min(r.key)
           from (select n.lane, n.id, n.place, n.key, n.alone, n.turn / 64 as part, n.place - n.turn as run
