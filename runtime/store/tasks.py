@@ -240,9 +240,7 @@ class TaskStore:
         await self.lanes.ensure(examples)
         return self._arrays(tasks, forms, examples)
 
-    def _arrays(
-        self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]
-    ) -> list[Any]:
+    def _arrays(self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]) -> list[Any]:
         """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""
         sign = self._signer.sign if self._signer else None
         return [

@@ -127,8 +127,8 @@ async def _put(rows: Rows, function: str, args: str, kwargs: str | None) -> UUID
     )
     await rows.value(
         "insert into queued_tasks.bundle (lane, ids, attempt) "
-        "select l.id, array[$1::uuid], 1 from queued_tasks.lane l where l.channel = 'default' and not l.sync and not l.again "
-        "and l.priority = 0",
+        "select l.id, array[$1::uuid], 1 from queued_tasks.lane l "
+        "where l.channel = 'default' and not l.sync and not l.again and l.priority = 0",
         id,
     )
     return id

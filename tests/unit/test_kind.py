@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def kind(clock: Clock) -> Kind:  # noqa: ARG001  # it is read when a worker joins
+def kind(clock: Clock) -> Kind:
     kind = Kind(LookBack(60))
     kind.joined(1, 100)
     return kind

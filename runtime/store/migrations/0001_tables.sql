@@ -56,8 +56,8 @@ comment on column queued_tasks.task.stand_ins is
     'the parents, where a unique one was not written and another task stands for it; null: as they were given';
 
 -- Tasks that came into a line one behind the other stand there as one row: to insert, lock and delete a row for each was
--- half of what a claim cost, and a fifth of what it cost to add one. Each has a seq of its own, counted from that of the
--- row, so a claim that needs just some of them leaves the others where they were.
+-- a third of what a claim cost, and of what it cost to add one. Each has a seq of its own, counted from that of the row,
+-- so a claim that needs just some of them leaves the others where they were.
 create sequence queued_tasks.ready_seq increment 64 cache 1;
 
 create table queued_tasks.bundle (

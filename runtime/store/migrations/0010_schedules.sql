@@ -70,7 +70,7 @@ begin
 
     select a.winner into v_winner
       from queued_tasks.add_tasks(
-           array[p_id], null, array[p_args], array[p_kwargs], null, null, null,
+           array[p_id], null, json_build_array(p_args), array[p_kwargs], null, null, null,
            case when p_unique_key is not null then array[p_unique_key] end, null, array[p_context], array[p_signature],
            array[p_function], array[p_executor], array[p_task_name], array[p_channel], array[p_lane], array[p_priority],
            array[p_max_retries], array[p_timeout], array[p_auto_remove], array[null::text], false) a;

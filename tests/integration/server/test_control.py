@@ -297,7 +297,7 @@ async def _has_workers(server: Server, count: int) -> bool:
 
 
 async def _let_it_have_crashed_twice(rows: Rows, ref: TaskRef) -> None:
-    await rows.value("update queued_tasks.bundle set attempt = 3 where ids = array[$1::uuid]", ref.id)
+    await rows.value("update queued_tasks.bundle set attempt = 3 where $1 = any (ids)", ref.id)
     await rows.value(
         "insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at) "
         "select $1, n, 'crashed', gen_random_uuid(), now(), now() from generate_series(1, 2) n",

@@ -52,7 +52,7 @@ async def end_two_lives(rows: Rows, ref: TaskRef) -> None:
         ref.id,
         uuid4(),
     )
-    await rows.value("update queued_tasks.bundle set attempt = 3 where ids = array[$1::uuid]", ref.id)
+    await rows.value("update queued_tasks.bundle set attempt = 3 where $1 = any (ids)", ref.id)
 
 
 async def is_left(rows: Rows, count: int) -> bool:

@@ -119,7 +119,8 @@ async def test_no_more_of_a_line_are_counted_than_asked_for(store: Store) -> Non
 async def test_a_place_in_line_of_a_removed_task_does_not_count(store: Store) -> None:
     task = await store.one()
     await store.session.connection.execute(
-        "insert into queued_tasks.bundle (lane, ids, attempt) select lane, array[$1::uuid], 1 from queued_tasks.ready where id = $2",
+        "insert into queued_tasks.bundle (lane, ids, attempt) "
+        "select lane, array[$1::uuid], 1 from queued_tasks.ready where id = $2",
         *(new_id(), task.id),
     )
     assert await backlog(store) == {("default", False): (1, 1, 0)}

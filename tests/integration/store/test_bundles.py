@@ -161,6 +161,6 @@ async def test_clearing_takes_what_it_shall_out_of_a_bundle(store: Store) -> Non
 
 async def test_what_is_cancelled_in_a_bundle_is_passed_over(store: Store) -> None:
     tasks = await store.add(10)
-    await store.tasks.cancel(ids(tasks[2:5]), "not wanted")
+    await store.tasks.cancel([task.id for task in tasks[2:5]], "not wanted")
     assert (await store.rows("select in_line from queued_tasks.backlog()")) == [7]
     assert ids(await store.claim(await store.server())) == ids([*tasks[:2], *tasks[5:]])
