@@ -50,11 +50,12 @@ class LookBack:
     """How far the next claim looks back.
 
     A claim that the one before left nearly nothing always does: it costs nothing there. Under a backlog one claim in a
-    while does, at most a twentieth of the time. And once per `full_interval` one looks back past anything that can be
-    under way.
+    while does, at most a twentieth of the time; it sees what was late since the last one did. And once per
+    `full_interval` one looks back past anything that can be under way.
     """
 
     full_interval: float
+    _looked_at: float = 0.0
     _late_at: float = 0.0
     _full_at: float = 0.0
 
@@ -62,11 +63,13 @@ class LookBack:
         """Seconds to look back; 0 to go on from the low-water."""
         if now >= self._full_at:
             return VERY_LATE
-        return LATE if nearly_empty or now >= self._late_at else 0.0
+        due = nearly_empty or now >= self._late_at
+        return min(LATE + now - self._looked_at, VERY_LATE) if due else 0.0
 
     def done(self, reach: float, now: float, cost: float) -> None:
         """A claim that looked back that far took `cost` seconds."""
         if reach:
+            self._looked_at = now - cost
             self._late_at = now + max(_MARK_EVERY, _SHARE * cost)
         if reach == VERY_LATE:
             self._full_at = now + max(self.full_interval, _SHARE * cost)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from queued_tasks.runtime.lines import LATE, VERY_LATE, Line, LookBack
 
 
@@ -38,25 +40,33 @@ def test_the_first_claim_looks_back_all_the_way() -> None:
 def test_a_claim_on_a_nearly_empty_line_always_looks_back() -> None:
     look = LookBack(30.0)
     look.done(VERY_LATE, 0.0, 0.001)
-    assert look.reach(0.01, nearly_empty=True) == LATE
+    assert look.reach(0.01, nearly_empty=True) == pytest.approx(LATE + 0.011)
+
+
+def test_a_look_back_sees_what_was_late_since_the_last_one() -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.2, 0.2)
+    assert look.reach(5.0, nearly_empty=False) == LATE + 5
+    look.done(LATE + 5, 5.2, 0.2)
+    assert look.reach(6.0, nearly_empty=True) == LATE + 1
 
 
 def test_under_a_backlog_most_claims_go_on_from_the_low_water() -> None:
     look = LookBack(30.0)
     look.done(VERY_LATE, 0.0, 0.001)
     assert look.reach(0.05, nearly_empty=False) == 0
-    assert look.reach(0.11, nearly_empty=False) == LATE
+    assert look.reach(0.11, nearly_empty=False) == pytest.approx(LATE + 0.111)
 
 
 def test_a_costly_look_back_waits_twenty_times_as_long() -> None:
     look = LookBack(30.0)
     look.done(VERY_LATE, 0.0, 0.05)
     assert look.reach(0.9, nearly_empty=False) == 0
-    assert look.reach(1.1, nearly_empty=False) == LATE
+    assert look.reach(1.1, nearly_empty=False) == pytest.approx(LATE + 1.15)
 
 
 def test_the_long_look_back_comes_once_per_interval() -> None:
     look = LookBack(30.0)
     look.done(VERY_LATE, 0.0, 0.001)
-    assert look.reach(29.9, nearly_empty=True) == LATE
+    assert look.reach(29.9, nearly_empty=True) < VERY_LATE
     assert look.reach(30.1, nearly_empty=True) == VERY_LATE

@@ -55,11 +55,11 @@ declare
     v_want   integer;
     v_window integer;
     v_seen   integer;
-    v_bound  bigint;     -- up to so many tasks in line are asked for
-    v_asked  integer;
-    v_passed bigint;     -- of these others had hold of so many
+    v_rows   integer;    -- so many may be locked though fewer would do, if others had hold of none
+    v_all    boolean;    -- what is left of those that were seen others have hold of
     v_wait   tid;        -- a bundle that somebody else is claiming from
-    v_waited boolean := false;
+    v_until  timestamptz;
+    v_timeout text := current_setting('lock_timeout');
     v_limits boolean;
     v_let    tid[];      -- what limited channels let through: see let_through
     v_ranks  integer[];
@@ -96,8 +96,8 @@ begin
         v_ids := '{}';
         v_tries := '{}';
         v_want := p_limit;
-        v_bound := p_limit;
         v_window := least(greatest(p_limit / 32, 16), p_limit);
+        v_rows := 1;
         loop
             with head as materialized (
                 select h.place, h.rank, h.seq, h.turn, h.size,
@@ -114,31 +114,32 @@ begin
                          where v_closed is null or l.lane <> all (v_closed)) h
                  order by h.rank, h.seq, h.turn
                 limit v_window
+            ), looked as materialized (
+                select count(*) as rows, min(h.place) filter (where h.size > 1) as bundle,
+                       least(v_want, greatest(v_rows, count(*) filter (where h.before < v_want))) as most
+                  from head h
             ), picked as materialized (
                 select y.place, y.lane, y.seq, y.ids, y.attempt, cardinality(y.ids) as size,
-                       sum(cardinality(y.ids)) over (order by h.rank, h.seq, h.turn rows unbounded preceding) as upto
-                  from head h
-                 cross join lateral (
-                       select k.ctid as place, k.lane, k.seq, k.ids, k.attempt
-                         from queued_tasks.bundle k where k.ctid = h.place for update skip locked) y
-                 where h.before < v_bound
+                       sum(cardinality(y.ids)) over (order by y.rank, y.head, y.turn rows unbounded preceding) as upto
+                  from (select h.rank, h.seq as head, h.turn, k.*
+                          from head h
+                         cross join lateral (
+                               select k.ctid as place, k.lane, k.seq, k.ids, k.attempt
+                                 from queued_tasks.bundle k where k.ctid = h.place for update skip locked) k
+                         limit (select l.most from looked l)) y
             ), gone as (
                 delete from queued_tasks.bundle y
                  where y.ctid = any (array(select p.place from picked p where p.upto - p.size < v_want))
             )
             select v_lanes || t.lanes, v_seqs || t.seqs, v_ids || t.ids, v_tries || t.tries,
-                   l.rows, l.asked, l.size - coalesce(t.size, 0), l.bundle
-              into v_lanes, v_seqs, v_ids, v_tries, v_seen, v_asked, v_passed, v_wait
+                   l.rows, (select count(*) from picked) < l.most or l.rows <= l.most, l.bundle
+              into v_lanes, v_seqs, v_ids, v_tries, v_seen, v_all, v_wait
               from (select array_agg(p.lane) as lanes, array_agg(p.seq + u.place - 1) as seqs, array_agg(u.id) as ids,
-                           array_agg(p.attempt) as tries, max(p.upto) as size
+                           array_agg(p.attempt) as tries
                       from picked p
                      cross join lateral unnest(p.ids) with ordinality u (id, place)
                      where p.upto - p.size < v_want) t
-             cross join (
-                   select count(*) as rows, count(*) filter (where h.before < v_bound) as asked,
-                          coalesce(sum(h.size) filter (where h.before < v_bound), 0) as size,
-                          min(h.place) filter (where h.size > 1) as bundle
-                     from head h) l;
+             cross join looked l;
             if cardinality(v_ids) > p_limit then
                 insert into queued_tasks.bundle (lane, seq, ids, attempt)
                 values (v_lanes[p_limit + 1], v_seqs[p_limit + 1], v_ids[p_limit + 1:], v_tries[p_limit + 1]);
@@ -148,20 +149,23 @@ begin
                 v_tries := v_tries[:p_limit];
             end if;
             v_want := p_limit - cardinality(v_ids);
-            exit when v_want = 0 or v_asked < v_window and v_asked = v_seen;
+            exit when v_want = 0 or v_all and v_seen < v_window;
             -- from the start again: what stood there may be gone
-            v_bound := v_want + v_passed * 4;
-            v_window := greatest(v_window * 4, p_limit);
+            if v_all then
+                v_window := greatest(v_window * 4, p_limit);
+            end if;
+            v_rows := greatest(v_rows * 4, 4);
         end loop;
         if v_ids = '{}' then
-            exit when v_wait is null or v_waited;
             -- Somebody else takes some of these, and may leave the others: a moment's wait is less than until the next look.
-            v_waited := true;
+            v_until := coalesce(v_until, clock_timestamp() + interval '250 ms');
+            exit when v_wait is null or clock_timestamp() >= v_until;
             begin
-                perform set_config('lock_timeout', '250ms', true);
+                perform set_config('lock_timeout', greatest(1, ceil(extract(epoch from v_until - clock_timestamp()) * 1000))::text,
+                                   true);
                 perform from queued_tasks.bundle y where y.ctid = v_wait for update;
-                perform set_config('lock_timeout', '0', true);
-            exception when lock_not_available then
+                perform set_config('lock_timeout', v_timeout, true);
+            exception when lock_not_available or deadlock_detected then
                 exit;
             end;
             continue;

@@ -89,6 +89,7 @@ begin
              cross join lateral (
                    select r.ctid as place, r.seq from queued_tasks.bundle r
                     where r.lane = l.lane and r.seq > l.low
+                      and cardinality(r.ids) = 1 -- or it has come since they were untied
                     order by r.seq limit p_room offset 0) y
              order by l.rank, y.seq
              limit p_room) h;
@@ -251,6 +252,7 @@ as $$
 declare
     v_limited record;
 begin
+    perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0)); -- it may untie bundles
     select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
     return cardinality(v_limited.places) > 0
         or exists (select from unnest(p_lanes, p_lows) l (lane, low)

@@ -15,9 +15,11 @@ select coalesce(t.key, '') as key, t.executor = 1 as sync, coalesce(t.expires_at
        exists (select from queued_tasks.delayed d where d.id = $1) as delayed,
        exists (select from queued_tasks.inbox i where i.id = $1 and not i.cancel) as posted,
        exists (select from line l) as lined,
-       (select count(*) from (select from queued_tasks.ready y, line l
-                               where y.lane = l.lane and y.seq < l.seq
-                                 and not exists (select from queued_tasks.result r where r.id = y.id)
+       (select count(*) from (select from line l
+                                join queued_tasks.bundle b on b.lane = l.lane and b.seq < l.seq
+                               cross join lateral unnest(b.ids) with ordinality u (id, place)
+                               where b.seq + u.place - 1 < l.seq
+                                 and not exists (select from queued_tasks.result r where r.id = u.id)
                                limit $2) a) as ahead,
        (select r.server from run r) as server_id,
        (select r.runs_for from run r) as runs_for,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -164,3 +165,68 @@ async def test_what_is_cancelled_in_a_bundle_is_passed_over(store: Store) -> Non
     await store.tasks.cancel([task.id for task in tasks[2:5]], "not wanted")
     assert (await store.rows("select in_line from queued_tasks.backlog()")) == [7]
     assert ids(await store.claim(await store.server())) == ids([*tasks[:2], *tasks[5:]])
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_claims_under_way_hold_no_more_than_they_take(store: Store, together: bool) -> None:
+    tasks = await store.add(640) if together else [await store.one() for _ in range(64)]
+    server = await store.server()
+    claimers = [await store.another() for _ in range(6)]
+    taken: list[object] = []
+    for claimer in claimers:
+        await claimer.begin()
+        taken += ids(await claimer.claim(server, 1 if together else 8))
+    assert len(set(taken)) == (6 if together else 48)
+    for claimer in claimers:
+        await claimer.commit()
+    assert {*taken, *ids(await store.claim(server, 1_000))} == {*ids(tasks)}
+
+
+async def test_claims_that_come_at_once_share_the_only_bundle(store: Store) -> None:
+    await store.add(16)
+    server = await store.server()
+    claimers = [await store.another() for _ in range(8)]
+    claims = await asyncio.gather(*(claimer.claim(server, 2) for claimer in claimers))
+    assert [len(claim) for claim in claims] == [2] * 8
+
+
+async def test_a_limit_per_key_finds_all_that_came_late_however_it_is_bundled(store: Store) -> None:
+    late = await store.another()
+    await store.one(channel="mail")
+    await late.tasks.lanes.refresh()
+    await late.begin()
+    await late.add(300, channel="mail")
+    await limit(store, "/key:1")
+    await late.commit()
+    await store.upkeep.sweep_channels(100)
+    assert await store.value("select count(*) from queued_tasks.bundle where key is null") == 0
+
+
+async def test_a_bundle_that_comes_while_others_are_untied_waits_for_its_turn(store: Store) -> None:
+    await limit(store, "1")
+    await store.add(64, channel="mail")
+    await store.session.connection.execute("""
+        with tied as (delete from queued_tasks.bundle returning lane, ids)
+        insert into queued_tasks.bundle (lane, ids, attempt)
+        select lane, array_agg(u.id order by u.id), 1 from tied cross join lateral unnest(ids) u (id) group by lane
+    """)
+    places = await store.rows(
+        "select (queued_tasks.in_order(array_agg(id), array[0], array[0], 5)).places from queued_tasks.lane"
+    )
+    assert places == [None]
+    assert len(await store.claim(await store.server(), 10)) == 1
+
+
+async def test_a_claim_of_bundles_and_lone_tasks_takes_as_many_as_it_wants(store: Store) -> None:
+    lone = [await store.one() for _ in range(30)]
+    many = await store.add(200)
+    last = [await store.one() for _ in range(30)]
+    server, holder = await store.server(), await store.another()
+    await holder.begin()
+    held = await holder.claim(server, 45)  # the lone ones, and a bundle of which it leaves some
+    taken = await store.claim(server, 160)
+    await holder.commit()
+    assert ids(held) == ids([*lone, *many[:15]])
+    free = ids([*many[64:], *last])
+    assert ids(taken) == free[:160]
+    assert len(await store.claim(server, 1_000)) == 260 - 45 - 160
