@@ -195,12 +195,13 @@ class Claimer(Actor[ClaimerMessage]):
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
+        lows = {lane.id: self._low(lane, reach, began) for lane in lanes}
         lease = new_lease()
         try:
             claim = await self._store.claim(
                 self._server,
                 lease,
-                [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes],
+                [(lane, ranks[lane.id], lows[lane.id]) for lane in lanes],
                 want,
                 session=session,
             )
@@ -217,6 +218,9 @@ class Claimer(Actor[ClaimerMessage]):
             claimed.sort(key=attrgetter("seq"))
             if len(lanes) > 1:
                 claimed.sort(key=lambda task: ranks[task.lane])
+            if reach and not kind.short:  # it may not have come to the end of what it found behind
+                for lane, low in lows.items():
+                    self._lines[lane].left(low)
             self._place(lease, claimed, kind)
         else:
             self._count()
@@ -265,7 +269,7 @@ class Claimer(Actor[ClaimerMessage]):
     def _low(self, lane: Lane, reach: float, now: float) -> int:
         line = self._lines.setdefault(lane.id, Line())
         line.mark(now)
-        return line.before(now - reach) if reach else line.low
+        return min(line.low, line.before(now - reach)) if reach else line.low
 
     def _place(self, lease: UUID, claimed: list[Claimed], kind: Kind) -> None:
         # The settler has to know of the lease before any of its attempts can end.

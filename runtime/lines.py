@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 LATE = 1.0  # seconds by which an enqueuing statement may normally overtake another
 VERY_LATE = 60.0  # seconds after which none can be under way: statements are given up long before
 _MARK_EVERY = 0.1  # seconds
+_REST = 1.0  # seconds between two long looks back where nearly nothing is left
 _SHARE = 20  # a look back may cost a twentieth of the time
 
 
@@ -35,6 +36,10 @@ class Line:
         """A task at `seq` was claimed."""
         self.low = max(self.low, seq)
 
+    def left(self, seq: int) -> None:
+        """More may stand above `seq`, though the low-water was higher: go on from there."""
+        self.low = min(self.low, seq)
+
     def before(self, then: float) -> int:
         """Where the low-water stood at `then`, or a little earlier; 0 when nothing is known of that time."""
         known = 0
@@ -51,25 +56,30 @@ class LookBack:
 
     A claim that the one before left nearly nothing always does: it costs nothing there. Under a backlog one claim in a
     while does, at most a twentieth of the time; it sees what was late since the last one did. And once per
-    `full_interval` one looks back past anything that can be under way.
+    `full_interval`, or second where nearly nothing is left, one looks back past anything that can be under way: what
+    somebody else was taking apart may have come to lie behind, and he may be gone.
     """
 
     full_interval: float
     _looked_at: float = 0.0
+    _long_at: float = 0.0  # the last long one
+    _rest_at: float = 0.0
     _late_at: float = 0.0
     _full_at: float = 0.0
 
     def reach(self, now: float, *, nearly_empty: bool) -> float:
         """Seconds to look back; 0 to go on from the low-water."""
-        if now >= self._full_at:
-            return VERY_LATE
+        if now >= self._full_at or (nearly_empty and now >= self._rest_at):
+            return VERY_LATE + now - self._long_at
         due = nearly_empty or now >= self._late_at
-        return min(LATE + now - self._looked_at, VERY_LATE) if due else 0.0
+        return LATE + now - self._looked_at if due else 0.0
 
     def done(self, reach: float, now: float, cost: float) -> None:
         """A claim that looked back that far took `cost` seconds."""
         if reach:
             self._looked_at = now - cost
             self._late_at = now + max(_MARK_EVERY, _SHARE * cost)
-        if reach == VERY_LATE:
+        if reach >= VERY_LATE:
+            self._long_at = now - cost
             self._full_at = now + max(self.full_interval, _SHARE * cost)
+            self._rest_at = now + max(_REST, _SHARE * cost)
