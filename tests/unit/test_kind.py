@@ -7,16 +7,7 @@ import pytest
 from queued_tasks.actors import kind as module
 from queued_tasks.actors.kind import RATE_MEMORY, Kind
 from queued_tasks.runtime.lines import LookBack
-
-
-class Clock:
-    """A clock that tests put forward."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -6,13 +6,7 @@ import pytest
 
 from queued_tasks.actors import setbacks
 from queued_tasks.actors.setbacks import FIRST_PAUSE, LONGEST_PAUSE, WINDOW, Setbacks
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
