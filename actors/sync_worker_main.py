@@ -217,7 +217,6 @@ class _Work:
         self._argument = argument
         self._capture = Capture(intercom.reporter.lines)
         inherit_context()
-        self._interruptible = _Interruptible()
 
     def live(self) -> None:
         self._capture.install()
@@ -242,11 +241,12 @@ class _Work:
         self._intercom.leave(wire.Bye())
 
     def _work(self, functions: Functions, runner: asyncio.Runner) -> None:
+        interruptible = _Interruptible()
         while (running := self._line.next()) is not None:
             running.begin()
-            self._interruptible.running = running
+            interruptible.running = running
             own = copy_context()  # what one task sets, the next one must not find
-            end = own.run(run_blocking, running, functions, self._interruptible, runner)
+            end = own.run(run_blocking, running, functions, interruptible, runner)
             self._intercom.reporter.ended_threadsafe(end)
 
     def _give_up(self, error: BaseException) -> None:
@@ -256,26 +256,41 @@ class _Work:
 
 
 class _Interruptible(AbstractContextManager[None]):
-    """The block in which SIGALRM raises: once for each attempt, and only for a reason that the attempt has."""
+    """The block in which SIGALRM raises: once for each attempt, and only for a reason that the attempt has.
+
+    It raises again where the function can't have heard of it: in a finalizer, a callback from C, parts of an import.
+
+    Made once the application is there, which may have set a signal handler and a hook for itself.
+    """
 
     def __init__(self) -> None:
         self.running: Running | None = None
-        self._open = False
+        self._inside = False
+        self._open = False  # inside, and nothing was raised yet
         signal.signal(signal.SIGALRM, self._signalled)
+        self._report_unraisable = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
 
     def __enter__(self) -> None:
         running = self.running
         if running is not None and running.deadline is not None:
             remaining = running.deadline - time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, max(remaining, 0) + _AT_ONCE, _AGAIN)
-        self._open = True
+        self._inside = self._open = True
         self._raise_if_due()  # a signal that came before the line above had no effect
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        self._open = False
+        self._inside = self._open = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, Interrupted):
+            self._report_unraisable(unraisable)
+        elif self._inside:
+            self._open = True
+            signal.setitimer(signal.ITIMER_REAL, _AT_ONCE, _AGAIN)
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         if self._open:

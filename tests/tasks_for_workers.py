@@ -186,6 +186,16 @@ def spin_through_exceptions() -> None:
             time.sleep(0.001)
 
 
+class _SpinsAtItsEnd:
+    def __del__(self) -> None:
+        spin()
+
+
+def spin_in_a_finalizer() -> None:
+    _SpinsAtItsEnd()
+    spin()
+
+
 @task(executor="thread")
 def sleep_on_thread(seconds: float) -> str:
     time.sleep(seconds)

@@ -24,11 +24,13 @@ from tests.waiting import wait_until
         ("sync", "spin", ()),
         ("sync", "sleep_plainly", (1000,)),
         ("sync", "spin_through_exceptions", ()),
+        ("sync", "spin_in_a_finalizer", ()),
         ("sync", "sleep", (1000,)),
     ],
 )
 async def test_a_function_ends_at_its_deadline(kind: str, function: str, arguments: tuple[object]) -> None:
     async with worker(kind) as supervisor:
+        await supervisor.result_of("add_plainly", 1, 2)  # imports the module, which may take longer than what follows
         end = await supervisor.result_of(function, *arguments, timeout=0.05)
         after = await supervisor.result_of("add_plainly", 1, 2)
     assert (end.outcome, end.exception_name, after.result) == ("timeout", "TaskTimeout", "3")
