@@ -15,7 +15,7 @@ from ..runtime import balance, wire
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable
 from ..runtime.intake import Intake
-from ..runtime.lines import Line, LookBack
+from ..runtime.lines import Line
 from ..runtime.store.lanes import Lane
 from ..runtime.store.tasks import TaskStore, new_lease
 from ..runtime.task import Claimed, ServerId
@@ -82,7 +82,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._intake = intake
         self._pause = first_pause
         self._polling_interval = polling_interval
-        self._kinds = {sync: Kind(LookBack(full_pass_interval)) for sync in (False, True)}
+        self._kinds = {sync: Kind(full_pass_interval) for sync in (False, True)}
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
         self._session: int | None = None
@@ -233,12 +233,12 @@ class Claimer(Actor[ClaimerMessage]):
         await self._join_session()
         lanes = self._lanes(sync)
         ranks, began = _ranks(lanes), time.monotonic()
-        reach = kind.look_back.reach(began, nearly_empty=True)
+        reach = kind.outlook.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
             self._server, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes]
         )
         ended = time.monotonic()
-        kind.look_back.done(reach, ended, ended - began)
+        kind.outlook.done(reach, ended, ended - began)
         kind.look_again_at = ended + LOOK_EVERY
         if not kind.waits:
             kind.found(0, ended, self._pause, self._polling_interval)

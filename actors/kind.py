@@ -14,8 +14,9 @@ RATE_MEMORY = 0.3  # seconds over which a worker's rate is averaged
 class Kind:
     """The async workers, or the sync ones. Times are readings of time.monotonic()."""
 
-    def __init__(self, look_back: LookBack) -> None:
-        self.look_back = look_back
+    def __init__(self, full_pass_interval: float) -> None:
+        self.look_back = LookBack(full_pass_interval)
+        self.outlook = LookBack(full_pass_interval)  # of looks while it is full: what these see, no claim has
         self.rooms: dict[int, Room] = {}
         self.empty = False  # the last claim found nothing, and nobody said since that there is something
         self.short = True  # the last claim got less than it asked for

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 LATE = 1.0  # seconds by which an enqueuing statement may normally overtake another
 VERY_LATE = 60.0  # seconds after which none can be under way: statements are given up long before
+_KEPT = 3 * VERY_LATE  # seconds; a long look reaches back from the one before. What is forgotten is read from the start
 _MARK_EVERY = 0.1  # seconds
 _REST = 1.0  # seconds between two long looks back where nearly nothing is left
-_SHARE = 20  # a look back may cost a twentieth of the time
+_SHARE = 20  # a look back may cost a twentieth of the time, unless that keeps it from coming at all
 
 
 @dataclass(slots=True)
@@ -27,10 +28,13 @@ class Line:
 
     def mark(self, now: float) -> None:
         """Remember where the low-water stands."""
-        if not self._marks or now - self._marks[-1][0] >= _MARK_EVERY:
-            self._marks.append((now, self.low))
-            while len(self._marks) > 1 and self._marks[1][0] <= now - VERY_LATE:
-                self._marks.popleft()
+        if self._marks:
+            when, low = self._marks[-1]
+            if low == self.low or now - when < _MARK_EVERY:
+                return
+        self._marks.append((now, self.low))
+        while len(self._marks) > 1 and self._marks[1][0] <= now - _KEPT:
+            self._marks.popleft()
 
     def taken(self, seq: int) -> None:
         """A task at `seq` was claimed."""
@@ -42,12 +46,7 @@ class Line:
 
     def before(self, then: float) -> int:
         """Where the low-water stood at `then`, or a little earlier; 0 when nothing is known of that time."""
-        known = 0
-        for when, low in self._marks:
-            if when > then:
-                break
-            known = low
-        return known
+        return next((low for when, low in reversed(self._marks) if when <= then), 0)
 
 
 @dataclass(slots=True)
@@ -57,7 +56,8 @@ class LookBack:
     A claim that the one before left nearly nothing always does: it costs nothing there. Under a backlog one claim in a
     while does, at most a twentieth of the time; it sees what was late since the last one did. And once per
     `full_interval`, or second where nearly nothing is left, one looks back past anything that can be under way: what
-    somebody else was taking apart may have come to lie behind, and he may be gone.
+    somebody else was taking apart may have come to lie behind, and he may be gone. No costly one, which may only have
+    waited for PostgreSQL, puts the next one off by more than `full_interval`.
     """
 
     full_interval: float
@@ -78,8 +78,11 @@ class LookBack:
         """A claim that looked back that far took `cost` seconds."""
         if reach:
             self._looked_at = now - cost
-            self._late_at = now + max(_MARK_EVERY, _SHARE * cost)
+            self._late_at = now + self._after(_MARK_EVERY, cost)
         if reach >= VERY_LATE:
             self._long_at = now - cost
-            self._full_at = now + max(self.full_interval, _SHARE * cost)
-            self._rest_at = now + max(_REST, _SHARE * cost)
+            self._full_at = now + self.full_interval
+            self._rest_at = now + self._after(_REST, cost)
+
+    def _after(self, shortest: float, cost: float) -> float:
+        return min(max(shortest, _SHARE * cost), self.full_interval)

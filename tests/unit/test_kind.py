@@ -6,7 +6,6 @@ import pytest
 
 from queued_tasks.actors import kind as module
 from queued_tasks.actors.kind import RATE_MEMORY, Kind
-from queued_tasks.runtime.lines import LookBack
 from tests.clock import Clock
 
 
@@ -19,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def kind(clock: Clock) -> Kind:
-    kind = Kind(LookBack(60))
+    kind = Kind(60)
     kind.joined(1, 100)
     return kind
 

@@ -24,13 +24,28 @@ def test_it_is_known_where_the_low_water_stood_a_while_ago() -> None:
     assert [line.before(when) for when in (9.9, 10.0, 11.5, 12.0)] == [0, 0, 100, 200]
 
 
-def test_marks_from_before_anything_can_be_under_way_are_forgotten_but_for_one() -> None:
+def test_it_is_known_for_as_long_as_a_long_look_reaches() -> None:
     line = Line()
     for second in range(500):
         line.mark(float(second))
         line.taken(second + 1)
-    assert line.before(499.0 - VERY_LATE) == 499 - VERY_LATE
-    assert line.before(0.0) == 0
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 469.0, 0.0)
+    then = 499.0 - look.reach(499.0, nearly_empty=False)
+    assert line.before(then) == then == 409.0
+
+
+def test_what_is_known_of_a_line_does_not_grow_without_end() -> None:
+    line = Line()
+    line.taken(7)
+    for second in range(5_000):
+        line.mark(float(second))
+        assert line.before(float(second)) == 7
+        assert len(line._marks) == 1
+    for second in range(5_000, 10_000):
+        line.taken(second)
+        line.mark(float(second))
+    assert len(line._marks) < 200
 
 
 def test_the_first_claim_looks_back_all_the_way() -> None:
@@ -80,6 +95,13 @@ def test_where_nearly_nothing_is_left_the_long_look_back_comes_every_second() ->
     look.done(VERY_LATE + 1.101, 1.2, 0.1)
     assert look.reach(3.1, nearly_empty=True) < VERY_LATE, "it was a costly one"
     assert look.reach(3.3, nearly_empty=True) >= VERY_LATE
+
+
+@pytest.mark.parametrize("nearly_empty", [False, True])
+def test_one_that_took_for_ages_puts_the_next_one_off_by_the_interval_at_most(nearly_empty: bool) -> None:
+    look = LookBack(30.0)
+    look.done(VERY_LATE, 0.0, 20.0)
+    assert look.reach(30.1, nearly_empty=nearly_empty) >= VERY_LATE
 
 
 def test_more_may_be_left_above_what_was_taken_behind_the_low_water() -> None:
