@@ -56,7 +56,8 @@ class GroupWriter:
         self._taken: list[_Group] = []  # of those, and not all answered yet
         self._flying: list[_Group] = []  # of these, in the statement that runs
         self._running: asyncio.Task[None] | None = None
-        self._call: asyncio.Task[dict[UUID, UUID]] | None = None
+        self._calling = False  # it waits for PostgreSQL
+        self._abandoned = False  # and was cancelled because nobody waits for that
         self._away_since: float | None = None
         self._draft: OpenDraft | None = None
         self._closed = False
@@ -97,8 +98,9 @@ class GroupWriter:
 
     def _give_up(self) -> None:
         """Break a call that nobody waits for: its connection may hang, and it must not be carried out much later."""
-        if self._call is not None and all(group.answer.done() for group in self._flying):
-            self._call.cancel()
+        if self._calling and not self._abandoned and all(group.answer.done() for group in self._flying):
+            assert self._running is not None
+            self._abandoned = self._running.cancel()
 
     async def _run(self) -> None:
         while taken := self._take():
@@ -139,13 +141,17 @@ class GroupWriter:
         """Write the tasks of these groups; None when all of them were given up meanwhile."""
         tasks = [task for group in groups for task in group.tasks]
         self._flying = groups
-        self._call = call = asyncio.get_running_loop().create_task(self._store.add(tasks, repeat=repeat))
+        self._calling = True
         try:
-            await asyncio.wait([call])
+            return await self._store.add(tasks, repeat=repeat)
+        except asyncio.CancelledError:
+            if self._closed or not self._abandoned:
+                raise
+            assert self._running is not None
+            self._running.uncancel()
+            return None
         finally:
-            self._call = None
-            call.cancel()
-        return None if call.cancelled() else call.result()
+            self._calling = self._abandoned = False
 
     def _put_off(self, groups: list[_Group], *, repeat: bool) -> None:
         """Try these again behind all others, each by itself: one of them waits for somebody else's transaction."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -90,6 +91,19 @@ def translate(error: BaseException, connection: asyncpg.Connection | None) -> Qu
 _STATE_UNKNOWN = (asyncio.CancelledError, asyncpg.InternalClientError)  # of the connection, after these
 
 
+class _Guard(AbstractAsyncContextManager[None]):
+    """Raises what `failed` makes of an error; made once for all calls, because a generator for each is not cheap."""
+
+    def __init__(self, failed: Callable[[BaseException], Exception | None]) -> None:
+        self._failed = failed
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        if error is not None and (meaning := self._failed(error)) is not None:
+            raise meaning from error
+
+
 class Link:
     """A connection to PostgreSQL for one call at a time.
 
@@ -109,6 +123,7 @@ class Link:
         self._connection: asyncpg.Connection | None = None
         self._session = 0
         self._turn = asyncio.Lock()
+        self._guard = _Guard(self._failed)
 
     async def session(self) -> int:
         """The number of the open connection; one is opened if need be.
@@ -116,7 +131,7 @@ class Link:
         After a crash or a failover of PostgreSQL the next session may know less than the last one did. A call that is
         given a number is carried out in that session, or raises DatabaseUnavailable.
         """
-        async with self._turn, self._guard():
+        async with self._turn, self._guard:
             await self._connected()
             return self._session
 
@@ -142,7 +157,7 @@ class Link:
         self, timeout: float = CALL_TIMEOUT, *, session: int | None = None
     ) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
         """A transaction; inside, the call that it gives runs a statement by name. Nobody else's gets in between."""
-        async with self._turn, self._guard(), asyncio.timeout(timeout):
+        async with self._turn, self._guard, asyncio.timeout(timeout):
             connection = await self._connected(session)
 
             async def run(statement: str, *args: object) -> list[Row]:
@@ -166,7 +181,7 @@ class Link:
                 connection.terminate()
 
     async def _run(self, statement: str, args: Sequence[object], timeout: float, session: int | None) -> list[Row]:
-        async with self._guard():
+        async with self._guard:
             connection = await self._connected(session)
             return await connection.fetch(self._statements[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
 
@@ -184,18 +199,13 @@ class Link:
             self._session += 1
         return self._connection
 
-    @asynccontextmanager
-    async def _guard(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            meaning = translate(error, self._connection)
-            away = isinstance(meaning, DatabaseUnavailable) and not isinstance(meaning, (Locked, NoRoom))
-            if away or isinstance(error, _STATE_UNKNOWN):
-                self._drop()
-            if meaning is None:
-                raise
-            raise meaning from error
+    def _failed(self, error: BaseException) -> Exception | None:
+        """What the error of a call means, if anything; the connection is dropped if that is to blame, or in doubt."""
+        meaning = translate(error, self._connection)
+        away = isinstance(meaning, DatabaseUnavailable) and not isinstance(meaning, (Locked, NoRoom))
+        if away or isinstance(error, _STATE_UNKNOWN):
+            self._drop()
+        return meaning
 
     def _drop(self) -> None:
         # close() would wait for an answer that may never come
