@@ -16,6 +16,7 @@ from queued_tasks.runtime.errors import (
     InvalidTask,
 )
 from queued_tasks.runtime.handles import QueuedTasks
+from queued_tasks.runtime.outbox import Outbox
 from queued_tasks.runtime.task import TaskSpec
 from tests.enqueued import count
 from tests.proxy import proxied
@@ -116,16 +117,36 @@ async def test_a_full_outbox_refuses_more(tasks: QueuedTasks) -> None:
             tasks.add_task(plain, 4)
 
 
-async def test_who_still_writes_when_the_handle_closes_is_told_so(database: str, rows: asyncpg.Connection) -> None:
-    async def waits() -> bool:
-        query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-        return bool(await rows.fetchval(query))
+async def waits(rows: asyncpg.Connection) -> bool:
+    """Whether somebody waits for a lock in this database."""
+    query = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    return bool(await rows.fetchval(query))
 
+
+async def test_who_comes_while_others_wait_is_written_though_they_give_up(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    await tasks.add_task(plain, "first, so that the lane is known")
+    handles = [
+        QueuedTasks(tasks.backend, Outbox(tasks.backend, together=True, patience=patience), tasks.settings)
+        for patience in (0.3, 60)
+    ]
+    async with rows.transaction():
+        await rows.execute("lock table queued_tasks.task")
+        hasty = asyncio.ensure_future(handles[0].add_task(plain, "hasty").get_task_id())
+        await wait_until(lambda: waits(rows))
+        patient = asyncio.ensure_future(handles[1].add_task(plain, "patient").get_task_id())
+        with pytest.raises(DatabaseUnavailable):
+            await hasty
+    assert await rows.fetchval("select true from queued_tasks.task where id = $1", await patient)
+
+
+async def test_who_still_writes_when_the_handle_closes_is_told_so(database: str, rows: asyncpg.Connection) -> None:
     async with rows.transaction():
         async with QueuedTasks.connect(database) as tasks:
             await tasks.add_task(plain, "first, so that the lane is known")
             await rows.execute("lock table queued_tasks.task")
             adding = asyncio.ensure_future(tasks.add_tasks([TaskSpec(plain, [1])]))
-            await wait_until(waits)
+            await wait_until(lambda: waits(rows))
         with pytest.raises(InvalidState, match="closed"):
             await adding
