@@ -195,13 +195,12 @@ class Claimer(Actor[ClaimerMessage]):
         ranks = _ranks(lanes)
         began = time.monotonic()
         reach = kind.look_back.reach(began, nearly_empty=kind.short)
-        lows = {lane.id: self._low(lane, reach, began) for lane in lanes}
         lease = new_lease()
         try:
             claim = await self._store.claim(
                 self._server,
                 lease,
-                [(lane, ranks[lane.id], lows[lane.id]) for lane in lanes],
+                [(lane, ranks[lane.id], self._start(lane, reach, began)) for lane in lanes],
                 want,
                 session=session,
             )
@@ -218,9 +217,8 @@ class Claimer(Actor[ClaimerMessage]):
             claimed.sort(key=attrgetter("seq"))
             if len(lanes) > 1:
                 claimed.sort(key=lambda task: ranks[task.lane])
-            if reach and not kind.short:  # it may not have come to the end of what it found behind
-                for lane, low in lows.items():
-                    self._lines[lane].left(low)
+            for id, seq in {task.lane: task.seq for task in claimed}.items():  # the last ones are the highest
+                self._lines[id].taken(seq, reach, began)
             self._place(lease, claimed, kind)
         else:
             self._count()
@@ -235,7 +233,7 @@ class Claimer(Actor[ClaimerMessage]):
         ranks, began = _ranks(lanes), time.monotonic()
         reach = kind.outlook.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
-            self._server, [(lane, ranks[lane.id], self._low(lane, reach, began)) for lane in lanes]
+            self._server, [(lane, ranks[lane.id], self._start(lane, reach, began)) for lane in lanes]
         )
         ended = time.monotonic()
         kind.outlook.done(reach, ended, ended - began)
@@ -266,10 +264,8 @@ class Claimer(Actor[ClaimerMessage]):
             if lane.sync == sync and self._intake.takes(lane.channel) and self._known.takes(lane)
         ]
 
-    def _low(self, lane: Lane, reach: float, now: float) -> int:
-        line = self._lines.setdefault(lane.id, Line())
-        line.mark(now)
-        return min(line.low, line.before(now - reach)) if reach else line.low
+    def _start(self, lane: Lane, reach: float, now: float) -> int:
+        return self._lines.setdefault(lane.id, Line()).start(reach, now)
 
     def _place(self, lease: UUID, claimed: list[Claimed], kind: Kind) -> None:
         # The settler has to know of the lease before any of its attempts can end.
@@ -279,8 +275,6 @@ class Claimer(Actor[ClaimerMessage]):
         batches: dict[int, list[Claimed]] = {}
         for worker, task in zip(workers, claimed, strict=False):
             batches.setdefault(worker, []).append(task)
-        for lane, seq in {task.lane: task.seq for task in claimed}.items():  # the last ones are the highest
-            self._lines[lane].taken(seq)
         for worker, batch in batches.items():
             kind.given(worker, len(batch))
             self._refs[worker].tell(Place(batch))

@@ -292,7 +292,11 @@ class _Interruptible(AbstractContextManager[None]):
             self._open = True
             signal.setitimer(signal.ITIMER_REAL, _AT_ONCE, _AGAIN)
 
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+    def _signalled(self, _number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is _Interruptible._unraisable.__code__:
+                return  # where nothing can be raised either; the timer comes again
+            frame = frame.f_back
         if self._open:
             self._raise_if_due()
         else:

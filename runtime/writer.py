@@ -145,10 +145,11 @@ class GroupWriter:
         try:
             return await self._store.add(tasks, repeat=repeat)
         except asyncio.CancelledError:
-            if self._closed or not self._abandoned:
-                raise
             assert self._running is not None
-            self._running.uncancel()
+            if self._abandoned:
+                self._running.uncancel()
+            if self._running.cancelling():
+                raise
             return None
         finally:
             self._calling = self._abandoned = False

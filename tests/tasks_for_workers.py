@@ -191,6 +191,16 @@ class _SpinsAtItsEnd:
         spin()
 
 
+class _FailsAtItsEnd:
+    def __del__(self) -> None:
+        raise ValueError("no")
+
+
+def spin_through_errors_of_finalizers() -> None:
+    while True:
+        _FailsAtItsEnd()
+
+
 def spin_in_a_finalizer() -> None:
     _SpinsAtItsEnd()
     spin()

@@ -25,6 +25,7 @@ from tests.waiting import wait_until
         ("sync", "sleep_plainly", (1000,)),
         ("sync", "spin_through_exceptions", ()),
         ("sync", "spin_in_a_finalizer", ()),
+        ("sync", "spin_through_errors_of_finalizers", ()),
         ("sync", "sleep", (1000,)),
     ],
 )

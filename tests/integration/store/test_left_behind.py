@@ -17,8 +17,8 @@ from queued_tasks.runtime.intake import ALL
 from queued_tasks.runtime.lines import VERY_LATE
 from queued_tasks.runtime.task import ServerId
 from tests.clock import Clock
-from tests.limits import ids
-from tests.store import Store
+from tests.limits import ids, limit
+from tests.store import Store, ended
 
 SLOTS = 4
 FULL_PASS = 30.0  # seconds
@@ -28,7 +28,10 @@ class Stage:
     """A claimer with one async worker, whose attempts end when the test says so."""
 
     def __init__(self, store: Store, server: ServerId, clock: Clock) -> None:
+        self._store = store
+        self._server = server
         self._clock = clock
+        self._worker: ActorRef[Any] = ActorRef("worker")
         self._settler: ActorRef[Any] = ActorRef("settler")
         self._claimer = Claimer(
             store.tasks,
@@ -50,7 +53,7 @@ class Stage:
             await self._claimer.receive(self._claimer.ref._queue.popleft())
 
     async def joins(self) -> None:
-        await self.tells(WorkerJoined(1, False, SLOTS, ActorRef("worker")))
+        await self.tells(WorkerJoined(1, False, SLOTS, self._worker))
         await self.tells(Wake(-1, 0, ""))
 
     async def passes(self, seconds: float, *, ends: int = 0) -> None:
@@ -60,6 +63,14 @@ class Stage:
             await self.tells(Tick())
             if ends:
                 await self.tells(Freed(1, ends, run=False))
+
+    async def end(self) -> None:
+        """What runs has ended."""
+        attempts = [attempt for message in self._worker._queue for attempt in message.attempts]
+        self._worker._queue.clear()
+        await self._store.settle(self._server, *(ended(attempt) for attempt in attempts))
+        await self.tells(Freed(1, len(attempts), run=False))
+        await self.tells(Wake(-1, 0, ""))  # the channel has room
 
     @property
     def claimed(self) -> list[UUID]:
@@ -76,34 +87,73 @@ async def stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(store, await store.server(), clock)
 
 
-async def test_more_than_there_is_room_for_is_claimed_as_room_comes(store: Store, stage: Stage) -> None:
-    left = await store.add(12)
+async def _held(store: Store) -> Store:
+    """A session that has hold of all that stands in line, as claims have."""
     other = await store.another()
     await other.begin()
-    await other.claim(await store.server("other"), 1)  # of a peer that will be gone
+    await other.rows("select from queued_tasks.bundle for update")
+    return other
+
+
+async def test_more_than_there_is_room_for_is_claimed_as_room_comes(store: Store, stage: Stage) -> None:
+    left = await store.add(12)
+    other = await _held(store)
     later = await store.add(SLOTS)
     await stage.joins()
-    assert stage.claimed == [task.id for task in later]
+    assert stage.claimed == ids(later)
     await stage.tells(Freed(1, SLOTS, run=False))
     await stage.passes(VERY_LATE - 2)
-    await other.session.connection.execute("rollback")
+    await other.commit()
     await stage.passes(3)
-    assert stage.claimed[SLOTS:] == [task.id for task in left[:SLOTS]]
+    assert stage.claimed[SLOTS:] == ids(left[:SLOTS])
     await stage.passes(10)
     await stage.passes(3, ends=SLOTS)
-    assert stage.claimed[SLOTS:] == [task.id for task in left]
+    assert stage.claimed[SLOTS:] == ids(left)
 
 
 async def test_it_is_claimed_ahead_of_a_backlog_after_the_interval(store: Store, stage: Stage) -> None:
     left = await store.add(3)
-    other = await store.another()
-    await other.begin()
-    await other.claim(await store.server("other"), 1)
+    other = await _held(store)
     await store.add(200)
     await stage.joins()
     await stage.passes(5, ends=1)
-    await other.session.connection.execute("rollback")
+    await other.commit()
     assert not {*ids(left)} & {*stage.claimed}
     await stage.passes(FULL_PASS + 1, ends=1)
     assert {*ids(left)} <= {*stage.claimed}
     assert await store.count("bundle")
+
+
+async def test_it_is_claimed_once_its_channel_goes_on_however_long_that_takes(store: Store, stage: Stage) -> None:
+    left = await store.add(3, channel="mail")
+    other = await _held(store)
+    await store.add(SLOTS, channel="mail")
+    await stage.joins()
+    await other.commit()
+    await limit(store, "none", paused=True)
+    await stage.tells(Freed(1, SLOTS, run=False))
+    await stage.passes(5 * VERY_LATE)
+    await limit(store, "none")
+    await stage.passes(3)
+    assert stage.claimed[SLOTS:] == ids(left)
+
+
+@pytest.mark.parametrize("late", [1, 3])
+async def test_it_is_claimed_once_its_channel_has_room_however_long_that_takes(
+    store: Store, stage: Stage, late: int
+) -> None:
+    await limit(store, "1")
+    await store.one(channel="mail")
+    other = await store.another()
+    await other.begin()
+    left = await other.add(late, channel="mail")
+    await store.add(5, channel="mail")
+    await stage.joins()
+    await stage.end()
+    first = [*stage.claimed]
+    assert len(first) == 2
+    await other.commit()
+    for _ in left:
+        await stage.passes(5 * VERY_LATE)
+        await stage.end()
+    assert stage.claimed[2:] == ids(left)
