@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from operator import attrgetter
 from typing import assert_never
 from uuid import UUID
@@ -94,6 +95,11 @@ class Claimer(Actor[ClaimerMessage]):
         self._sharing = Sharing(server)
         self._doubtful: list[UUID] = []
         self._draining = False
+
+    async def started(self) -> None:
+        """Let PostgreSQL work out how to claim before there is anything to."""
+        with suppress(DatabaseUnavailable):
+            await self._store.claim(self._server, new_lease(), [], 1)
 
     async def receive(self, message: ClaimerMessage) -> None:
         match message:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import assert_never
@@ -74,6 +75,11 @@ class Settler(Actor[SettlerMessage]):
         self._compare_at: float | None = None
         self._no_room = False
         self._dropped = 0  # log lines, for which there is no room
+
+    async def started(self) -> None:
+        """Let PostgreSQL work out how to settle before there is anything to."""
+        with suppress(DatabaseUnavailable):
+            await self._store.settle(self._server, [], full=[], part=[])
 
     async def receive(self, message: SettlerMessage) -> None:
         match message:

@@ -34,6 +34,7 @@ from .writer import GroupWriter
 from .writing import Draft
 
 _CONNECT_PATIENCE = 10.0  # seconds
+_WARMING = 2.0  # seconds, should somebody have locked the tables
 _STORED = tuple(name for name in NewTask.__struct_fields__ if name != "id")
 _UNDER_WAY = (TaskState.ENQUEUED, TaskState.WAITING, TaskState.DOING)
 
@@ -74,15 +75,18 @@ class DirectBackend:
         self._announcer = Announcer(connections.side, wake_topic(settings)) if notified else None
         self._waiters = Waiters(self._calls, connections.ear, settings)
         self._signer, self._seals = signer_of(settings), Seals.of(settings)
-        self._writer = GroupWriter(
-            TaskStore(connections.writes, self._signer), self._announcer.lined if self._announcer else None
-        )
+        self._writes = TaskStore(connections.writes, self._signer)
+        self._writer = GroupWriter(self._writes, self._announcer.lined if self._announcer else None)
         self._store = TaskStore(self._calls)
         self._reads = Reads(self._calls)
 
     @property
     def signs(self) -> bool:
         return self._signer is not None
+
+    async def warm_up(self) -> None:
+        """Open the connection that writes, and let PostgreSQL work out how: the first request need not wait for it."""
+        await self._writes.warm_up(_WARMING)
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         return await self._writer.write(tasks, repeat=repeat)
@@ -225,10 +229,13 @@ async def open_backend(url: str | None, settings: Settings) -> DirectBackend:
     while True:
         try:
             dsn = await prepare(settings)
-            return DirectBackend(Connections.of(dsn, settings), with_key(settings))
+            backend = DirectBackend(Connections.of(dsn, settings), with_key(settings))
         except DatabaseUnavailable as error:
             if time.monotonic() + pause > deadline:
                 raise DatabaseUnavailable(f"{error} Tried for {_CONNECT_PATIENCE:g} s; is the URL right?") from error
+        else:
+            await backend.warm_up()
+            return backend
         await asyncio.sleep(pause)
         pause = min(pause * 2, 1.0)
 

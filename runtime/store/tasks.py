@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from asyncpg.pgproto import pgproto
 
+from ..errors import QueuedTasksError
 from ..ids import new_id
 from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
@@ -75,6 +77,14 @@ class TaskStore:
         """
         rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
         return {row["loser"]: row["winner"] for row in rows}
+
+    async def warm_up(self, timeout: float) -> None:
+        """Let PostgreSQL work out how to add tasks, before the first ones of this session wait for it.
+
+        What keeps it from that is raised to who adds some, if anybody does.
+        """
+        with suppress(QueuedTasksError, asyncpg.PostgresError):
+            await self._link.fetch("add_tasks", *self._arrays((), None, ()), False, timeout=timeout)
 
     @asynccontextmanager
     async def adding(

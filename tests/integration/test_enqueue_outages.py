@@ -141,6 +141,17 @@ async def test_who_comes_while_others_wait_is_written_though_they_give_up(
     assert await rows.fetchval("select true from queued_tasks.task where id = $1", await patient)
 
 
+async def test_a_handle_opens_while_somebody_has_locked_the_tables(database: str, rows: asyncpg.Connection) -> None:
+    transaction = rows.transaction()
+    await transaction.start()
+    await rows.execute("lock table queued_tasks.task")
+    async with QueuedTasks.connect(database) as tasks:
+        ref = tasks.add_task(plain, 1)
+        await transaction.rollback()
+        await ref
+    assert await count(rows) == 1
+
+
 async def test_who_still_writes_when_the_handle_closes_is_told_so(database: str, rows: asyncpg.Connection) -> None:
     async with rows.transaction():
         async with QueuedTasks.connect(database) as tasks:
