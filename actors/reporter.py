@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
 
@@ -15,12 +16,19 @@ from ..runtime.logging import Lines
 CONTEXT_PAUSE: Final = 0.1  # seconds between two writes of contexts
 
 
-class Reporter:
-    """Made on the loop of the mailbox; all but `ended` and `flush` may be called on any thread."""
+def _to_nobody(_: int) -> None: ...
 
-    def __init__(self, mailbox: Mailbox[Any]) -> None:
+
+class Reporter:
+    """Made on the loop of the mailbox; all but `ended` and `flush` may be called on any thread.
+
+    `sent` is told how many ends leave the process with the next turn of the loop.
+    """
+
+    def __init__(self, mailbox: Mailbox[Any], sent: Callable[[int], object] = _to_nobody) -> None:
         self.lines = Lines(self._wake)
         self._mailbox = mailbox
+        self._sent = sent
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._ends: list[wire.End] = []
@@ -30,6 +38,7 @@ class Reporter:
         """Report an end with the others of this turn of the loop, after the lines that were logged before it."""
         if isinstance(end, wire.Unknown):
             self._mailbox.send(end)
+            self._sent(1)
             return
         if not self._ends:
             self._loop.call_soon(self.flush)
@@ -63,6 +72,7 @@ class Reporter:
         if self._ends:
             ends, self._ends = self._ends, []
             self._send_ends(ends)
+            self._sent(len(ends))
 
     def _wake(self) -> None:
         if get_ident() == self._thread:

@@ -60,7 +60,7 @@ class AsyncWorker:
         self._mailbox = mailbox
         self._argument = argument
         self._loop = asyncio.get_running_loop()
-        self._reporter = Reporter(mailbox)
+        self._reporter = Reporter(mailbox, self._sent)
         self._capture = Capture(self._reporter.lines)
         inherit_context()
         self._backend = WorkerBackend(mailbox.send_threadsafe, signs=argument.signs)
@@ -73,6 +73,7 @@ class AsyncWorker:
         self._running: dict[int, Running] = {}
         self._activate = asyncio.Event()
         self._drained = asyncio.Event()
+        self._untold = 0  # ends that have not left this process
         self._draining = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -145,7 +146,9 @@ class AsyncWorker:
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._slots:
+        # Whoever took the process along before these are told would leave the supervisor to believe that they still ran
+        # and that he had not begun.
+        while self._waiting and len(self._running) + self._untold < self._slots:
             self._start(self._waiting.popleft())
 
     def _start(self, attempt: wire.Attempt) -> None:
@@ -164,11 +167,20 @@ class AsyncWorker:
             end = interrupted_early(running)
         del self._running[running.attempt.no]
         running.task = None  # its context holds the attempt: nobody should have to find such circles
-        self._reporter.ended(end)
-        if self._waiting:
-            self._start(self._waiting.popleft())
-        elif self._draining and not self._running:
+        self._report(end)
+        if self._draining and not self._running:
             self._drained.set()
+
+    def _report(self, end: wire.End | wire.Unknown) -> None:
+        self._untold += 1
+        self._reporter.ended(end)
+
+    def _sent(self, count: int) -> None:
+        self._loop.call_soon(self._told, count)
+
+    def _told(self, count: int) -> None:
+        self._untold -= count
+        self._fill()
 
     def _set_alarm(self, deadline: float) -> None:
         if self._alarm is not None:
@@ -206,7 +218,7 @@ class AsyncWorker:
         for attempt in self._waiting:
             if attempt.no == no:
                 self._waiting.remove(attempt)
-                self._reporter.ended(_unstarted(attempt, self._workplace, why))
+                self._report(_unstarted(attempt, self._workplace, why))
                 return
 
     def _interrupt(self, running: Running, why: Why) -> None:

@@ -121,6 +121,10 @@ async def no_more_in_a_group(reason: str) -> None:
         group.create_task(sleep(1000))
 
 
+async def take_all_along() -> None:
+    os._exit(9)
+
+
 async def sleep(seconds: float) -> None:
     plain.info("sleeping")
     await asyncio.sleep(seconds)

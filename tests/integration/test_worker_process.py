@@ -166,6 +166,17 @@ async def test_no_more_than_its_slots_run_at_once_and_the_rest_keeps_its_order()
 # ---- start and end of the worker
 
 
+@pytest.mark.parametrize(("function", "arguments"), [("add", (1, 2)), ("log_much", (3,)), ("add_plainly", (1, 2))])
+async def test_ends_are_told_before_anybody_else_starts(function: str, arguments: tuple[object]) -> None:
+    async with worker(slots=2) as supervisor:
+        attempts = [supervisor.attempt(function, *arguments) for _ in range(7)] + [supervisor.attempt("take_all_along")]
+        supervisor.process.send(wire.Run(attempts))
+        assert await supervisor.exit_code() == 9
+    ended = {end.no for end in supervisor.ends}
+    assert len(ended) >= 6, "another one runs beside it"
+    assert ended <= {attempt.no for attempt in attempts[:-1]}
+
+
 @pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly")])
 async def test_a_drain_hands_back_what_has_not_started_and_finishes_what_runs(kind: str, function: str) -> None:
     async with worker(kind, slots=1) as supervisor:

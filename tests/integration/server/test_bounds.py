@@ -13,7 +13,10 @@ from tests.waiting import wait_until
 
 MOST_CONNECTIONS = 4
 BEATS = 4
-OTHERS = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+OTHERS = """
+select count(*) from pg_stat_activity
+ where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+"""
 UPKEEP = 4  # statements that come once in a while
 
 
