@@ -18,15 +18,8 @@ from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.lifecycle import MOST_CRASHES
 from queued_tasks.runtime.process import Usage
 from queued_tasks.runtime.task import Claimed
+from tests.clock import Clock
 from tests.fake_supervisor import argument
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 class FakeProcess:
