@@ -31,6 +31,15 @@ async def send(to: str, copies: int = 1) -> None: ...
 def plain(value: Any) -> None: ...
 
 
+async def test_a_handle_has_tried_how_to_add_when_it_opens(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    del tasks
+    asked = await rows.fetchval(
+        "select query from pg_stat_activity "
+        "where datname = current_database() and application_name = 'queued-tasks writer'"
+    )
+    assert "queued_tasks.add_tasks(" in asked
+
+
 async def test_schedule_takes_a_path(tasks: QueuedTasks) -> None:
     found = await tasks.schedule(f"{__name__}:send", timedelta(minutes=5), args=["a"], kwargs={"copies": 3})
     assert found.run_at is not None
