@@ -47,19 +47,23 @@ def judge(running: Mapping[int, Held], late: Collection[Held], account: Account 
     return Judgement(reason, (), (culprit,), account)
 
 
-def bereft(running: Collection[Held], judgement: Judgement | None, now: float) -> list[Settled]:
-    """Attempts that were running when their process died; without a judgement it did so of its own accord.
+def bereft(
+    begun: Mapping[int, Held], running: Collection[int], judgement: Judgement | None, now: float
+) -> list[Settled]:
+    """Attempts that were begun when their process died; without a judgement it did so of its own accord.
 
-    Then nobody knows which one was to blame. Those are blamed that were there most often when a worker died: see
-    `is_on_last_life`, at most one of which is in a worker at a time.
+    Then nobody knows which one of `running` was to blame. Those are blamed that were there most often when a worker
+    died: see `is_on_last_life`, at most one of which is in a worker at a time. The others had ended, unheard.
     """
+    suspects = [held for no, held in begun.items() if no in running]
+    ended = [settled(held, INTERRUPTED, now) for no, held in begun.items() if no not in running]
     if judgement is not None and not judgement.fatal:
-        return [_sentence(held, judgement, now) for held in running]
+        return ended + [_sentence(held, judgement, now) for held in suspects]
     cause = None if judgement is None else judgement.reason
-    most = max((held.claimed.crashes for held in running), default=0)
-    return [
+    most = max((held.claimed.crashes for held in suspects), default=0)
+    return ended + [
         settled(held, INTERRUPTED if held.claimed.crashes < most else after_death(held.claimed.crashes, cause), now)
-        for held in running
+        for held in suspects
     ]
 
 

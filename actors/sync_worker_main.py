@@ -242,7 +242,10 @@ class _Work:
 
     def _work(self, functions: Functions, runner: asyncio.Runner) -> None:
         interruptible = _Interruptible()
+        begun = self._argument.begun
+        assert begun is not None
         while (running := self._line.next()) is not None:
+            begun.value = running.attempt.no
             running.begin()
             interruptible.running = running
             own = copy_context()  # what one task sets, the next one must not find

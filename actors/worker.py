@@ -6,7 +6,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import count, islice
+from ctypes import c_uint64
+from itertools import islice
+from multiprocessing.sharedctypes import RawValue
 from typing import assert_never
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from ..runtime.signing import Seals
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled, Stance
 from .console import relay
 from .held import OVERSTAY, Held, ended, expired, has_overstayed, is_on_last_life, refused, runs
+from .in_flight import InFlight
 from .judgement import Judgement, bereft
 from .messages import (
     Activate,
@@ -63,8 +66,8 @@ _DECODER = msgspec.msgpack.Decoder(wire.FromWorker)
 class Worker(Actor[WorkerMessage]):
     """One worker process from its start to its end; another one takes its place, not this actor's next instance.
 
-    The process runs what it is given in order, as many at once as it has slots: so the oldest that it holds are those
-    that run, and nobody needs to be told of a start. Of tasks that are on their last life it is given one at a time.
+    The process runs what it is given in order, so nobody needs to be told of a start: see InFlight. Of tasks that are
+    on their last life it is given one at a time.
     """
 
     def __init__(
@@ -81,15 +84,16 @@ class Worker(Actor[WorkerMessage]):
         self._seals = seals
         self._number = number
         self._entry = entry
-        self._argument = argument
+        # Each process has a number of its own, which it shares with nobody but its supervisor.
+        begun = RawValue(c_uint64) if argument.kind == "sync" else None
+        self._argument = msgspec.structs.replace(argument, begun=begun)
         self._tell = colleagues
         self._vitals = vitals
         self._own = vitals.posts[number] = WorkerVitals(argument.slots)
         self._standby = standby
         self._ready = False
-        self._held: dict[int, Held] = {}
+        self._held = InFlight(argument.slots, begun)
         self._kept_back: deque[Held] = deque()  # on their last life, while another such task runs here
-        self._numbers = count(1)
         self._notes = Notes()
         self._leave_by: float | None = None
         self._failure: str | None = None
@@ -132,7 +136,7 @@ class Worker(Actor[WorkerMessage]):
             case Tick():
                 self._tick(time.monotonic())
             case wire.Pong(_, late):
-                self._pulse.hear(late, self._running(), time.monotonic())
+                self._pulse.hear(late, self._held.running(), time.monotonic())
             case wire.Call():
                 self._tell.desk.tell(Asked(message, self._number, self._process.send))
             case wire.Ready() | Activate() | wire.Active() | wire.NotReady() | wire.Bye():
@@ -227,10 +231,7 @@ class Worker(Actor[WorkerMessage]):
         return sound
 
     def _run(self, attempts: Iterable[Claimed]) -> None:
-        numbered = list(zip(self._numbers, attempts, strict=False))
-        now = time.monotonic()
-        for no, claimed in numbered:
-            self._held[no] = Held(claimed, now)
+        numbered = self._held.send(attempts, time.monotonic())
         for frame in runs(numbered, verified=self._seals is not None):
             self._process.send(frame)
 
@@ -280,13 +281,13 @@ class Worker(Actor[WorkerMessage]):
     def _tick(self, now: float) -> None:
         if (writes := self._notes.take_due(now)) is not None:
             self._tell.recorder.tell(writes)
-        for held in self._running().values():
+        for held in self._held.running().values():
             held.started = held.started or now
         if self._judgement is not None:
             return
         self._relieve(now)
         self._pulse.measure(now)
-        judgement = self._pulse.tick(self._running(), now) if self._active else None
+        judgement = self._pulse.tick(self._held.running(), now) if self._active else None
         if judgement is None and self._leave_by is not None and now > self._leave_by:
             judgement = Judgement("it did not leave in time")
         if judgement is not None:
@@ -300,9 +301,6 @@ class Worker(Actor[WorkerMessage]):
             self._return_unstarted()
         elif self._kept_back and (ahead := self._on_last_life()) and has_overstayed(self._kept_back[0], ahead, now):
             self._hand_back()
-
-    def _running(self) -> dict[int, Held]:
-        return dict(islice(self._held.items(), self._argument.slots))
 
     def _kill(self, judgement: Judgement) -> None:
         self._judgement = self._judgement or judgement
@@ -387,11 +385,11 @@ class Worker(Actor[WorkerMessage]):
     def _bury(self, code: int) -> None:
         """Account for what the process held when it died: what ran, what was to blame, what had not started."""
         self._dead = True
-        running = list(self._running().values())
-        settled = bereft(running, self._judgement, time.monotonic())
-        contexts = [held.context for held in running if held.context is not None]
+        begun = self._held.begun()
+        settled = bereft(begun, self._held.running(), self._judgement, time.monotonic())
+        contexts = [held.context for held in begun.values() if held.context is not None]
         self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), []))
-        self._give_back([held.claimed for held in islice(self._held.values(), len(running), None)])
+        self._give_back([held.claimed for no, held in self._held.items() if no not in begun])
         self._hand_back()
         self._held.clear()
         self._vitals.posts.pop(self._number, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import c_uint64
 from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -307,3 +308,4 @@ class WorkerArgument(msgspec.Struct, frozen=True):
     only_decorated: bool
     schema: str
     signs: bool = False  # the supervisor signs and checks tasks, so that local functions can be tasks
+    begun: c_uint64 | None = None  # shared memory, in which a sync worker notes the number of what it begins

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from ctypes import c_uint64
 from itertools import count
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -30,6 +32,7 @@ class FakeSupervisor:
     def __init__(self, argument: wire.WorkerArgument) -> None:
         entry: Any = worker_main.main if argument.kind == "async" else sync_worker_main.main
         self.frames: list[wire.FromWorker] = []
+        self.argument = argument
         self.process = WorkerProcess(entry, argument)
         self._came = asyncio.Event()
         self._numbers = count(1)
@@ -142,6 +145,7 @@ def argument(kind: str = "async", **changes: Any) -> wire.WorkerArgument:
         "allowed_modules": (),
         "only_decorated": False,
         "schema": "queued_tasks",
+        "begun": RawValue(c_uint64) if kind == "sync" else None,
     }
     return wire.WorkerArgument(**{**standard, **changes})
 

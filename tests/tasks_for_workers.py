@@ -125,6 +125,10 @@ async def take_all_along() -> None:
     os._exit(9)
 
 
+def take_all_along_plainly() -> None:
+    os._exit(9)
+
+
 async def sleep(seconds: float) -> None:
     plain.info("sleeping")
     await asyncio.sleep(seconds)

@@ -177,6 +177,18 @@ async def test_ends_are_told_before_anybody_else_starts(function: str, arguments
     assert ended <= {attempt.no for attempt in attempts[:-1]}
 
 
+async def test_it_is_known_what_a_sync_worker_has_begun_even_if_it_took_all_along() -> None:
+    async with worker("sync") as supervisor:
+        names = ["add_plainly"] * 5 + ["take_all_along_plainly"] + ["add_plainly"] * 5
+        supervisor.process.send(
+            wire.Run([supervisor.attempt(name, *((1, 2) if name == "add_plainly" else ())) for name in names])
+        )
+        assert await supervisor.exit_code() == 9
+        begun = supervisor.argument.begun
+    assert begun is not None
+    assert begun.value == 6
+
+
 @pytest.mark.parametrize(("kind", "function"), [("async", "sleep"), ("sync", "sleep_plainly")])
 async def test_a_drain_hands_back_what_has_not_started_and_finishes_what_runs(kind: str, function: str) -> None:
     async with worker(kind, slots=1) as supervisor:

@@ -49,7 +49,7 @@ def says(attempt: int | None = None, *, mark: int | None = None) -> Account:
 
 
 def ends(running: Mapping[int, Held], judgement: Judgement | None) -> list[str]:
-    return [settled.outcome for settled in bereft(running.values(), judgement, 20.0)]
+    return [settled.outcome for settled in bereft(running, running, judgement, 20.0)]
 
 
 def test_what_is_on_the_stack_is_to_blame_and_no_other_that_is_late() -> None:
@@ -108,13 +108,13 @@ def test_what_somebody_wanted_to_end_ends_as_he_wanted(why: Why, outcome: str) -
 
 def test_a_stopped_one_waits_for_somebody() -> None:
     running = {1: held(why=Why.STOP)}
-    (end,) = bereft(running.values(), judge(running, [running[1]], says(1), alone=False), 20.0)
+    (end,) = bereft(running, running, judge(running, [running[1]], says(1), alone=False), 20.0)
     assert end.delay == math.inf
 
 
 def test_what_timed_out_shows_where_it_was() -> None:
     running = {1: held()}
-    (end,) = bereft(running.values(), judge(running, [running[1]], says(1), alone=False), 20.0)
+    (end,) = bereft(running, running, judge(running, [running[1]], says(1), alone=False), 20.0)
     assert "main.py" in (end.exception_traceback or "")
 
 
@@ -128,3 +128,17 @@ def test_the_reason_names_the_task_and_the_place() -> None:
 def test_after_a_death_of_its_own_those_are_blamed_that_were_there_most_often() -> None:
     running = {1: held(), 2: held(crashes=1)}
     assert ends(running, None) == ["interrupted", "crashed"]
+
+
+@pytest.mark.parametrize("judgement", [None, Judgement("it takes too much", fatal=True)])
+def test_who_had_ended_before_a_death_is_not_blamed_for_it(judgement: Judgement | None) -> None:
+    begun = {1: held(crashes=1), 2: held()}
+    ended = {settled.id: settled.outcome for settled in bereft(begun, [2], judgement, 20.0)}
+    assert ended == {begun[1].claimed.id: "interrupted", begun[2].claimed.id: "crashed"}
+
+
+def test_who_had_ended_before_his_process_was_killed_runs_again() -> None:
+    begun = {1: held(), 2: held()}
+    judgement = judge({2: begun[2]}, [begun[2]], None, alone=True)
+    ended = {settled.id: settled.outcome for settled in bereft(begun, [2], judgement, 20.0)}
+    assert ended == {begun[1].claimed.id: "interrupted", begun[2].claimed.id: "timeout"}

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from queued_tasks.actors import worker as module
-from queued_tasks.actors.messages import Colleagues, Place, Tick, Unstarted
+from queued_tasks.actors.messages import Colleagues, Died, Outcomes, Place, Tick, Unstarted
 from queued_tasks.actors.vitals import Vitals
 from queued_tasks.actors.worker import Worker
 from queued_tasks.runtime import wire
@@ -25,6 +25,8 @@ from tests.fake_supervisor import argument
 class FakeProcess:
     """Keeps what it is sent."""
 
+    argument: wire.WorkerArgument
+
     def __init__(self) -> None:
         self.frames: list[object] = []
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -39,15 +41,15 @@ class FakeProcess:
 
 
 class Stage:
-    """An async worker that holds nothing yet, and what it says to its process and to the settler."""
+    """A worker that holds nothing yet, and what it says to its process and to the settler."""
 
-    def __init__(self, clock: Clock, process: FakeProcess) -> None:
+    def __init__(self, clock: Clock, process: FakeProcess, kind: str = "async") -> None:
         self._clock = clock
         self._process = process
         self._settler: ActorRef[Any] = ActorRef("settler")
         nobody: ActorRef[Any] = ActorRef("nobody")
         colleagues = Colleagues(nobody, nobody, self._settler, nobody, nobody)
-        self.worker = Worker(1, lambda: None, argument(), colleagues, Vitals(), standby=False)
+        self.worker = Worker(1, lambda: None, argument(kind), colleagues, Vitals(), standby=False)
         self.worker.ref = ActorRef("worker")
 
     async def places(self, *attempts: Claimed) -> None:
@@ -62,32 +64,57 @@ class Stage:
         runs = (frame for frame in self._process.frames if isinstance(frame, wire.Run))
         return {UUID(bytes=attempt.id): attempt.no for run in runs for attempt in run.attempts}
 
+    async def dies(self, *, begun: int) -> None:
+        """The process dies of its own accord; it had begun that attempt last."""
+        assert self._process.argument.begun is not None
+        self._process.argument.begun.value = begun
+        await self.worker.receive(Died(9))
+
+    def outcomes(self) -> dict[UUID, str]:
+        """Of all attempts that have ended so far."""
+        told = (message for message in self._settler._queue if isinstance(message, Outcomes))
+        return {settled.id: settled.outcome for message in told for settled in message.settled}
+
     def given_back(self) -> list[Claimed]:
         """All so far."""
         told = (message for message in self._settler._queue if isinstance(message, Unstarted))
         return [claimed for message in told for claimed in message.attempts]
 
 
-@pytest.fixture
-async def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+async def set_up(monkeypatch: pytest.MonkeyPatch, kind: str) -> Stage:
     clock, process = Clock(), FakeProcess()
-    monkeypatch.setattr(module, "WorkerProcess", lambda *_: process)
+
+    def start(_entry: object, argument: wire.WorkerArgument) -> FakeProcess:
+        process.argument = argument
+        return process
+
+    monkeypatch.setattr(module, "WorkerProcess", start)
     monkeypatch.setattr(module, "time", clock)
-    stage = Stage(clock, process)
+    stage = Stage(clock, process, kind)
     await stage.worker.started()
     return stage
 
 
-def on_last_life() -> Claimed:
+@pytest.fixture
+async def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return await set_up(monkeypatch, "async")
+
+
+@pytest.fixture
+async def sync_stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return await set_up(monkeypatch, "sync")
+
+
+def fresh(crashes: int = 0) -> Claimed:
     return Claimed(
         lease=new_id(),
         lane=1,
         seq=1,
         id=new_id(),
-        attempt=MOST_CRASHES,
+        attempt=crashes + 1,
         failures=0,
         timeouts=0,
-        crashes=MOST_CRASHES - 1,
+        crashes=crashes,
         function="main:report",
         name="report",
         executor=0,
@@ -100,6 +127,10 @@ def on_last_life() -> Claimed:
         expired=False,
         signature=None,
     )
+
+
+def on_last_life() -> Claimed:
+    return fresh(MOST_CRASHES - 1)
 
 
 async def test_of_tasks_on_their_last_life_one_is_given_to_the_process(stage: Stage) -> None:
@@ -142,3 +173,31 @@ async def test_one_that_waits_is_next_when_the_process_returns_the_first(stage: 
     await stage.places(first, second)
     await stage.worker.receive(wire.Returned([stage.sent()[first.id]]))
     assert [*stage.sent()] == [first.id, second.id]
+
+
+async def test_of_what_dies_with_a_sync_worker_the_one_that_it_had_begun_last_is_to_blame(sync_stage: Stage) -> None:
+    attempts = [fresh() for _ in range(4)]
+    await sync_stage.places(*attempts)
+    await sync_stage.dies(begun=2)
+    assert sync_stage.outcomes() == {attempts[0].id: "interrupted", attempts[1].id: "crashed"}
+    assert sync_stage.given_back() == attempts[2:]
+
+
+async def test_nobody_is_to_blame_when_a_sync_worker_dies_between_two(sync_stage: Stage) -> None:
+    attempts = [fresh() for _ in range(3)]
+    await sync_stage.places(*attempts)
+    await sync_stage.worker.receive(wire.Ended([wire.End(1, "done", 0.1)]))
+    await sync_stage.dies(begun=1)
+    assert sync_stage.outcomes() == {attempts[0].id: "done"}
+    assert sync_stage.given_back() == attempts[1:]
+
+
+async def test_what_a_sync_worker_should_have_begun_counts_as_running_until_it_dies(sync_stage: Stage) -> None:
+    """A thread that a task left behind may keep it from that for ever."""
+    waiting = fresh()
+    await sync_stage.places(waiting)
+    await sync_stage.after(1.0)
+    ((no, held),) = sync_stage.worker._held.running().items()
+    assert (no, held.claimed.id, held.started is not None) == (1, waiting.id, True)
+    await sync_stage.dies(begun=0)
+    assert (sync_stage.outcomes(), sync_stage.given_back()) == ({}, [waiting])

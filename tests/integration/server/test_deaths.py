@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queued_tasks import QueuedTasks, WorkerDied
+from queued_tasks import QueuedTasks, TaskSpec, WorkerDied
 from tests.apps import work
 from tests.servers import Rows, Server, go, held_tasks, marks, running_server, started
 from tests.waiting import wait_until
@@ -72,6 +72,21 @@ async def test_neighbours_of_a_task_that_kills_its_worker_are_not_failed_for_it(
             await ref.wait(LIMIT)
         with pytest.raises(WorkerDied):
             await killer.wait(LIMIT)
+
+
+async def test_plain_functions_that_ended_just_before_one_kills_their_worker_are_not_blamed(
+    database: str, tasks: QueuedTasks, rows: Rows
+) -> None:
+    adds = [TaskSpec(work.add_plainly, (1, 1))] * 20
+    async with running_server(database):
+        refs = await tasks.add_tasks([*adds, TaskSpec(work.kill_worker_at_once), *adds])
+        with pytest.raises(WorkerDied, match="3 times"):
+            await refs[20].wait(LIMIT)
+        others = refs[:20] + refs[21:]
+        for ref in others:
+            assert await ref.wait(LIMIT) == 2
+    assert await rows.outcomes(refs[20].id) == ["crashed", "crashed"]
+    assert {outcome for ref in others for outcome in await rows.outcomes(ref.id)} <= {"interrupted"}
 
 
 async def test_the_workers_of_a_killed_server_die_with_it(database: str, tasks: QueuedTasks, tmp_path: Path) -> None:
