@@ -40,6 +40,11 @@ def derived_id(task: UUID, ordinal: int) -> UUID:
     return UUID(bytes=bytes(digest))
 
 
+def plain_id(id: UUID) -> UUID:
+    """An id of the type that everybody knows: asyncpg reads them as one of its own, which orjson, for one, refuses."""
+    return UUID(int=id.int)
+
+
 def _first_of(count: int) -> int:
     """The time of the first of so many ids, which nobody else's come behind until the last of them."""
     global _last  # a lock would cost as much as the id

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from ..ids import plain_id
 from ..task import Task, TaskLog, TaskState
 from .link import Link, Row
 
@@ -74,6 +75,8 @@ def _task(row: Row) -> Task:
     fields: dict[str, Any] = dict(row)
     for name in ("args", "kwargs", "context", "result"):
         fields[name] = None if fields[name] is None else json.loads(fields[name])
+    fields["id"] = plain_id(fields["id"])
+    fields["parents"] = [*map(plain_id, fields["parents"])]
     fields["state"] = TaskState(fields["state"])
     fields["timeout"] = None if fields["timeout"] is None else timedelta(seconds=fields["timeout"])
     return Task(**fields)
@@ -82,7 +85,7 @@ def _task(row: Row) -> Task:
 def _log(row: Row) -> TaskLog:
     return TaskLog(
         id=row["id"],
-        task_id=row["task_id"],
+        task_id=plain_id(row["task_id"]),
         attempt=row["attempt"],
         at=row["at"],
         level=_LEVELS.get(row["level"], str(row["level"])),

@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pgproto import pgproto
 
 from ..errors import QueuedTasksError
-from ..ids import new_id
+from ..ids import new_id, plain_id
 from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
 from .lanes import Lane, Lanes
@@ -76,7 +76,7 @@ class TaskStore:
         `repeat`: an earlier call with these tasks may have been carried out.
         """
         rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
-        return {row["loser"]: row["winner"] for row in rows}
+        return {row["loser"]: plain_id(row["winner"]) for row in rows}
 
     async def warm_up(self, timeout: float) -> None:
         """Let PostgreSQL work out how to add tasks, before the first ones of this session wait for it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -44,6 +44,23 @@ async def test_schedule_takes_a_path(tasks: QueuedTasks) -> None:
     found = await tasks.schedule(f"{__name__}:send", timedelta(minutes=5), args=["a"], kwargs={"copies": 3})
     assert found.run_at is not None
     assert (found.function, found.kwargs) == (f"{__name__}:send", {"copies": 3})
+
+
+async def test_ids_are_of_the_type_that_everybody_knows(tasks: QueuedTasks, rows: asyncpg.Connection) -> None:
+    parent = tasks.add_task(send, "ann")
+    child = tasks.add_task(send, "bob", parent=parent, unique="child")
+    twin = tasks.add_task(send, "bob", parent=parent, unique="child")
+    await tasks.flush()
+    await rows.execute(
+        "insert into queued_tasks.log (task_id, attempt, at, level, logger, message) values ($1, 1, now(), 20, '', '')",
+        parent.id,
+    )
+    task = await tasks.get_task_by_id(child.id)
+    assert task is not None
+    (line,) = await tasks.get_logs(parent.id)
+    ids = [parent.id, child.id, twin.id, task.id, *task.parents, line.task_id]
+    assert {type(id) for id in ids} == {UUID}
+    assert ids == [parent.id, child.id, child.id, child.id, parent.id, parent.id]
 
 
 async def test_a_cancelled_task_is_cancelled_once(tasks: QueuedTasks) -> None:
