@@ -261,6 +261,7 @@ class Claimer(Actor[ClaimerMessage]):
     def _forget_lines(self) -> None:
         """After a crash or a failover tasks may stand in line again that were claimed long ago, and lanes be others."""
         self._lines.clear()
+        self._newest_lane, self._told_lane = -1, 0
         self._lanes_changed = True
 
     def _lanes(self, sync: bool) -> list[Lane]:
@@ -306,7 +307,7 @@ class Claimer(Actor[ClaimerMessage]):
         await self._store.lanes.refresh()
         self._learn_at = now + LEARN_EVERY
         self._lanes_changed = False
-        self._newest_lane = max((lane.id for lane in self._store.lanes), default=0)
+        self._newest_lane = max([self._told_lane, *(lane.id for lane in self._store.lanes)])  # that one may be gone
         self._look_at_lanes()
 
     def _look_at_lanes(self) -> None:

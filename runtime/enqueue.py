@@ -25,6 +25,7 @@ from .task import DEFAULT_CHANNEL, NewTask, Task, TaskState
 
 _NO_ID = UUID(int=0)
 _LONGEST_NAME = 200  # characters
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # a moment later asyncpg writes infinity, and reads no time zone
 _ON_PARENT_FAILURE = ("cascade", "run", "cancel")
 
 
@@ -241,9 +242,9 @@ def _instant(option: str, value: object) -> datetime:
         )
     try:
         if isinstance(value, timedelta):
-            return datetime.now(UTC) + value
+            return min(datetime.now(UTC) + value, _LAST)
         if isinstance(value, datetime):
-            return value.astimezone(UTC)
+            return min(value.astimezone(UTC), _LAST)
     except OverflowError:
         raise InvalidTask(f"{option} is {value!r:.60}: it must fall into the years 1 to 9999") from None
     raise InvalidTask(f"{option} is {value!r:.60}: give a datetime with a time zone, or a timedelta from now")

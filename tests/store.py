@@ -44,6 +44,10 @@ class Session(Link):
         super().__init__(dsn, schema, name="test")
         self.connection = connection
 
+    @property
+    def open_session(self) -> int:
+        return 0
+
     async def fetch(
         self,
         statement: str,

@@ -33,6 +33,7 @@ class Lanes:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._session = 0  # in which the ids were learned
         self._known: dict[int, Lane] = {}
         self._ids: dict[LaneKey, int] = {}
 
@@ -54,12 +55,20 @@ class Lanes:
         """Whether the lanes of these tasks are known to exist."""
         return all(_key(task) in self._ids for task in tasks)
 
-    async def ensure(self, tasks: Iterable[NewTask]) -> None:
-        """Make the lanes of these tasks, unless they are known to exist."""
+    async def ensure(self, tasks: Iterable[NewTask]) -> int:
+        """Make the lanes of these tasks, unless they are known to exist; the session in which they do.
+
+        A standby that takes over may lack some of the newest: tasks written into such a lane would never be found.
+        """
+        if self._session != self._link.open_session:
+            self._session = await self._link.session()
+            self._ids.clear()
         missing = {_key(task) for task in tasks} - self._ids.keys()
         if missing:
-            await self._link.fetch("ensure_lanes", *map(list, zip(*sorted(missing), strict=True)))
+            columns = map(list, zip(*sorted(missing), strict=True))
+            await self._link.fetch("ensure_lanes", *columns, session=self._session)
             await self.refresh()
+        return self._session
 
     async def refresh(self) -> None:
         """Read them all again: other processes make new ones."""

@@ -135,6 +135,11 @@ class Link:
             await self._connected()
             return self._session
 
+    @property
+    def open_session(self) -> int | None:
+        """The number of the connection if it is open."""
+        return None if self._connection is None or self._connection.is_closed() else self._session
+
     async def fetch(
         self, statement: str, *args: object, timeout: float = CALL_TIMEOUT, session: int | None = None
     ) -> list[Row]:

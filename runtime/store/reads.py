@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -77,6 +77,8 @@ def _task(row: Row) -> Task:
         fields[name] = None if fields[name] is None else json.loads(fields[name])
     fields["id"] = plain_id(fields["id"])
     fields["parents"] = [*map(plain_id, fields["parents"])]
+    if fields["run_at"] is not None:
+        fields["run_at"] = fields["run_at"].replace(tzinfo=UTC)  # asyncpg gives infinity none
     fields["state"] = TaskState(fields["state"])
     fields["timeout"] = None if fields["timeout"] is None else timedelta(seconds=fields["timeout"])
     return Task(**fields)

@@ -72,32 +72,32 @@ class ScheduleStore:
 
         While the previous run is active a `patient` schedule is BUSY and any other one skips.
         """
-        await self._lanes.ensure([task])
-        return Fired(
-            await self._link.fetch_value(
-                "fire",
-                of.name,
-                of.cron,
-                of.timezone,
-                due,
-                patient,
-                task.id,
-                task.function,
-                task.executor,
-                task.args,
-                task.kwargs,
-                task.name,
-                task.channel,
-                self._lanes.id_of(task),
-                task.priority,
-                task.max_retries,
-                task.timeout,
-                task.unique_key,
-                task.auto_remove,
-                task.context,
-                task.signature,
-            )
+        session = await self._lanes.ensure([task])
+        ((fired,),) = await self._link.fetch(
+            "fire",
+            of.name,
+            of.cron,
+            of.timezone,
+            due,
+            patient,
+            task.id,
+            task.function,
+            task.executor,
+            task.args,
+            task.kwargs,
+            task.name,
+            task.channel,
+            self._lanes.id_of(task),
+            task.priority,
+            task.max_retries,
+            task.timeout,
+            task.unique_key,
+            task.auto_remove,
+            task.context,
+            task.signature,
+            session=session,
         )
+        return Fired(fired)
 
     async def skip(self, of: Declaration, due: datetime, reason: str) -> Fired:
         """Record that a due time, and all before it that were not seen to, is skipped."""

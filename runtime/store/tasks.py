@@ -75,7 +75,8 @@ class TaskStore:
 
         `repeat`: an earlier call with these tasks may have been carried out.
         """
-        rows = await self._link.fetch("add_tasks", *await self._columns(tasks), repeat)
+        columns, session = await self._columns(tasks)
+        rows = await self._link.fetch("add_tasks", *columns, repeat, session=session)
         return {row["loser"]: plain_id(row["winner"]) for row in rows}
 
     async def warm_up(self, timeout: float) -> None:
@@ -94,8 +95,8 @@ class TaskStore:
 
         That raises NotPlain for tasks that would make it wait for others: these hold what they take to the commit.
         """
-        await self.lanes.ensure(_forms_of(first)[1])
-        async with self._link.transaction(timeout) as run:
+        session = await self.lanes.ensure(_forms_of(first)[1])
+        async with self._link.transaction(timeout, session=session) as run:
 
             async def add(tasks: Sequence[NewTask]) -> None:
                 forms, examples = _forms_of(tasks)
@@ -165,8 +166,9 @@ class TaskStore:
         if not (contexts or logs or added):
             (row,) = await self._link.fetch("settle", *arguments, session=session)
             return _settlement(row)
-        await self.lanes.ensure([task for _, tasks in added for task in tasks])  # not in the transaction below
-        async with self._link.transaction(session=session) as run:
+        # not in the transaction below
+        laned = await self.lanes.ensure([task for _, tasks in added for task in tasks])
+        async with self._link.transaction(session=laned if session is None else session) as run:
             if contexts:
                 await run("write_context", server, *_context_columns(contexts))
             if logs:
@@ -175,7 +177,7 @@ class TaskStore:
             settlement = _settlement(row)
             tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
             if tasks:
-                await run("add_tasks", *await self._columns(tasks), True)
+                await run("add_tasks", *self._arrays(tasks, *_forms_of(tasks)), True)
         return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
 
     async def record(
@@ -245,10 +247,11 @@ class TaskStore:
         """Let stopped tasks run again; those that were stopped."""
         return tuple(await self._link.fetch_value("resume_tasks", ids) or ())
 
-    async def _columns(self, tasks: Sequence[NewTask]) -> list[Any]:
+    async def _columns(self, tasks: Sequence[NewTask]) -> tuple[list[Any], int]:
+        """The arguments of add_tasks, and the session in which there is a lane for each of these tasks."""
         forms, examples = _forms_of(tasks)
-        await self.lanes.ensure(examples)
-        return self._arrays(tasks, forms, examples)
+        session = await self.lanes.ensure(examples)
+        return self._arrays(tasks, forms, examples), session
 
     def _arrays(self, tasks: Sequence[NewTask], forms: list[int] | None, examples: Sequence[NewTask]) -> list[Any]:
         """The arguments of add_tasks: what is each task's own, then what many have in common, once for each form."""

@@ -25,7 +25,8 @@ begin
     if v_ids is not null then
         lined := queued_tasks.line_up(v_ids, v_attempts, false);
     end if;
-    select extract(epoch from d.run_at - clock_timestamp()) into next_in
+    -- not of the difference: PostgreSQL 15 and 16 can't subtract from infinity
+    select extract(epoch from d.run_at) - extract(epoch from clock_timestamp()) into next_in
       from queued_tasks.delayed d order by d.run_at limit 1;
 end $$;
 

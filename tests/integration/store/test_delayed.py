@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -70,3 +71,15 @@ async def test_a_removed_task_is_not_promoted(store: Store) -> None:
     await store.rows("delete from queued_tasks.task")
     assert (await store.upkeep.promote(10))[0] == 0
     assert await store.count("delayed") == 0
+
+
+async def test_who_waits_for_ever_holds_up_nobody(store: Store) -> None:
+    posted = await store.value("select queued_tasks.enqueue('main:send', run_at => 'infinity')")
+    assert (await store.upkeep.promote_inbox(10))[0] == 1
+    assert await store.upkeep.promote(10) == (0, math.inf)
+    task = await store.reads.task(posted)
+    assert task is not None
+    assert task.run_at == datetime.max.replace(tzinfo=UTC)
+    (soon,) = await _due(store, 1)
+    assert await store.upkeep.promote(10) == (1, math.inf)
+    assert [it.id for it in await store.claim(await store.server())] == [soon]

@@ -157,3 +157,25 @@ async def test_it_is_claimed_once_its_channel_has_room_however_long_that_takes(
         await stage.passes(5 * VERY_LATE)
         await stage.end()
     assert stage.claimed[2:] == ids(left)
+
+
+async def test_a_lane_that_was_told_of_and_is_gone_is_looked_for_once(
+    store: Store, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    refresh = store.tasks.lanes.refresh
+
+    async def counted() -> None:
+        nonlocal looks
+        looks += 1
+        await refresh()
+
+    first = await store.add(1)  # there is a lane
+    monkeypatch.setattr(store.tasks.lanes, "refresh", counted)
+    await stage.joins()
+    looks = 0
+    await stage.tells(Wake(1_000, 1, "another"))
+    assert looks == 1
+    left = await store.add(2)
+    await stage.tells(Wake(1, 2, "another"))
+    assert (looks, stage.claimed) == (1, ids([*first, *left]))
