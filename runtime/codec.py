@@ -155,7 +155,8 @@ class _Side:
 
     def largest(self, text: bytes) -> tuple[int, str]:
         """The bytes of the largest argument, and what it is called."""
-        return max((len(_PLAIN.to_json(value)), self._name(at)) for at, value in _items(from_json(text)))
+        sizes = ((len(_PLAIN.to_json(value)), self._name(at)) for at, value in _items(from_json(text)))
+        return max(sizes, default=(0, ""))
 
     def _examine(self, values: Any, text: bytes) -> None:
         if not is_readable(text):

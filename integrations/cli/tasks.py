@@ -82,7 +82,7 @@ async def follow_logs(id: UUID) -> None:
     """Print what a task logs, from the first line on and as it comes, until the task has ended."""
     from ...runtime.handles import QueuedTasks
 
-    async with desk() as at, QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
+    async with desk() as at, QueuedTasks.connect(settings=at.settings) as tasks:
         async for update in tasks.watch(id):
             for line in update.logs:
                 _print_log(line)
@@ -94,7 +94,7 @@ async def end_tasks(verb: Literal["cancel", "stop"], ids: Sequence[UUID], *, yes
 
     if not yes and not confirm(f"{verb.capitalize()} {plural(len(ids), 'task')}?"):
         return 1
-    async with desk() as at, QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
+    async with desk() as at, QueuedTasks.connect(settings=at.settings) as tasks:
         return max([await _end(tasks, verb, id) for id in ids])
 
 
@@ -111,7 +111,7 @@ async def retry_tasks(
             return 0
         if not ids and not yes and not confirm(f"Retry {plural(len(chosen), 'failed task')}?"):
             return 1
-        async with QueuedTasks.connect(at.dsn, settings=at.settings) as tasks:
+        async with QueuedTasks.connect(settings=at.settings) as tasks:
             return max([await _retry(tasks, id, subtree) for id in chosen])
 
 

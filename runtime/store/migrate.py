@@ -11,7 +11,7 @@ from importlib.resources import files
 import asyncpg
 from loguru import logger
 
-from ..errors import SchemaOutdated
+from ..errors import ConfigurationError, SchemaOutdated
 from .link import CONNECT_TIMEOUT, translate
 from .statements import in_schema, load, migrations
 
@@ -57,10 +57,19 @@ async def check(dsn: str, *, schema: str = "queued_tasks") -> None:
 
     Raises:
         SchemaOutdated: it lacks some, or was never migrated.
+        ConfigurationError: its sessions don't begin as "read committed".
         DatabaseUnavailable: PostgreSQL can't be reached.
     """
     async with _connection(dsn) as connection:
+        isolation = await connection.fetchval(load(schema)["isolation"])
         applied = await _applied(connection, schema)
+    if isolation != "read committed":
+        # What waited for a lock would look at what was before: see "then looks again" in DESIGN.md.
+        raise ConfigurationError(
+            f'Transactions begin as "{isolation}" in this database or for this user, and Queued Tasks needs '
+            '"read committed": add default_transaction_isolation=read%20committed to its URL, behind a ? or &, or '
+            "alter role ... set default_transaction_isolation = 'read committed'."
+        )
     if applied is None:
         raise SchemaOutdated(f'The database has no schema "{schema}" of Queued Tasks: run `queued-tasks migrate`.')
     needed = migrations(schema)

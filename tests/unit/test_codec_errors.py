@@ -153,9 +153,10 @@ def test_the_argument_at_fault_is_named(args: tuple[object, ...], kwargs: dict[s
     assert str(caught.value).startswith(f"argument {label} of several() ")
 
 
-def test_too_large_arguments_name_the_largest() -> None:
+@pytest.mark.parametrize("args", [(1, "x" * 1024), ()])
+def test_too_large_arguments_name_the_largest(args: tuple[object, ...]) -> None:
     with pytest.raises(SerializationError) as caught:
-        encoder_of(anything)((1, "x" * 1024), {"page": "x" * MAX_ARGUMENT_BYTES})
+        encoder_of(anything)(args, {"page": "x" * MAX_ARGUMENT_BYTES})
     assert str(caught.value) == (
         "the arguments of anything() take 1.0 MiB as JSON, more than 1.0 MiB: "
         "keep the most of it, argument 'page' of anything(), elsewhere and pass its id"

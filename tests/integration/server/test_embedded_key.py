@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import environment
+from tests.command import environment, queued_tasks
 from tests.servers import ROOT, running_server
 from tests.waiting import wait_until
 
@@ -22,7 +22,8 @@ from queued_tasks import QueuedTasks
 async def main():
     async with QueuedTasks.connect() as tasks:
         factor = 6
-        print(await tasks.add_task(lambda x: x * factor, 7).wait(60))
+        multiplied = tasks.add_task(lambda x: x * factor, 7)
+        print(multiplied.id, await multiplied.wait(60))
 
 asyncio.run(main())
 """
@@ -38,7 +39,7 @@ async def home() -> AsyncIterator[Path]:
         await wait_until(lambda: not any(home.rglob("postmaster.pid")))
 
 
-async def test_a_closure_runs_and_the_key_is_private(home: Path) -> None:
+async def test_a_closure_runs_can_be_retried_and_the_key_is_private(home: Path) -> None:
     async with running_server("", wait=False, data_dir=home) as server:
         script = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", SCRIPT),
@@ -47,6 +48,9 @@ async def test_a_closure_runs_and_the_key_is_private(home: Path) -> None:
             env=environment(None, QUEUE_DATA_DIR=str(home)),
         )
         said, _ = await script.communicate()
+        id, result = said.decode().split()
+        retried = await queued_tasks("retry", id, QUEUE_DATA_DIR=str(home))
         await server.stop()
-    assert said.decode().strip() == "42"
+    assert result == "42"
+    assert retried.code == 0, retried
     assert stat.S_IMODE((home / "secret.key").stat().st_mode) == 0o600

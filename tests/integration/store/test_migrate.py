@@ -215,6 +215,13 @@ async def test_newer_code_takes_no_older_schema(database: str, newer: Callable[.
         await check(database)
 
 
+async def test_transactions_that_begin_otherwise_than_read_committed_are_refused(database: str) -> None:
+    mark = "&" if "?" in database else "?"
+    with pytest.raises(ConfigurationError, match='"repeatable read".*needs "read committed": add'):
+        await check(f"{database}{mark}default_transaction_isolation=repeatable%20read")
+    await check(f"{database}{mark}default_transaction_isolation=read%20committed")
+
+
 async def test_a_call_without_the_schema_says_how_to_make_it(empty_database: str) -> None:
     link = Link(empty_database, "queued_tasks", name="test")
     try:
