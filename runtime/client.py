@@ -11,6 +11,8 @@ from operator import attrgetter
 from typing import Any, Concatenate, ParamSpec, Self, TypeAlias
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
@@ -20,6 +22,7 @@ from .entry import Entry
 from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
 from .hooks import on_pre_create
+from .ids import new_id, new_ids
 from .outbox import Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
@@ -273,13 +276,13 @@ class Client:
         self, func: Function, args: Sequence[object], kwargs: Mapping[str, object], options: Mapping[str, object]
     ) -> TaskRef:
         form = form_of(func, settings=self.settings, signs=self.backend.signs)
-        entry = _entry(self._outbox, form, self._outbox.make_id(), args, kwargs, options)
+        entry = _entry(self._outbox, form, new_id(), args, kwargs, options)
         self._outbox.add(entry)
         return TaskRef(entry, self.backend)
 
     def _entries(self, outbox: Outbox, specs: Sequence[TaskSpec]) -> list[Entry]:
         """What `_entry` makes of each; a run of tasks of one function at once, where only their arguments differ."""
-        ids = iter(outbox.make_ids(len(specs)))
+        ids = iter(new_ids(len(specs)))
         entries: list[Entry] = []
         for func, specs_of_it in groupby(specs, _func):
             form = form_of(func, settings=self.settings, signs=self.backend.signs)
@@ -288,6 +291,8 @@ class Client:
                 entries += [_entry(outbox, form, next(ids), spec.args, spec.kwargs, spec.options) for spec in run]
             else:
                 tasks = form.tasks(islice(ids, len(run)), [spec.args for spec in run])
+                if outbox.derive is not None:
+                    tasks = [replace(task, id=outbox.derive(task)) for task in tasks]
                 entries += [Entry(task, outbox) for task in tasks]
         return entries
 
@@ -315,6 +320,8 @@ def _entry(
     options: Mapping[str, object],
 ) -> Entry:
     task = form.task(id, args, kwargs, options)
+    if outbox.derive is not None:
+        task = replace(task, id=outbox.derive(task))
     entry = Entry(task, outbox, family_of(options.get("parent")) if options else ())
     if on_pre_create.used:  # an attribute, as it is asked for each task
         entry.ask_hooks()

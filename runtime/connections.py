@@ -32,11 +32,11 @@ def post_over(
     statement = load(schema)["post_tasks"].splitlines()[-1]
     kinds = {f"{base.__module__.partition('.')[0]}.{base.__qualname__}" for base in type(connection).__mro__}
     if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
-        return Postbox(AsyncpgAdapter(connection, statement), backend, outbox.make_id)
+        return Postbox(AsyncpgAdapter(connection, statement), backend, outbox.derive)
     if "psycopg.AsyncConnection" in kinds:
-        return Postbox(AsyncPsycopgAdapter(connection, statement), backend, outbox.make_id)
+        return Postbox(AsyncPsycopgAdapter(connection, statement), backend, outbox.derive)
     if "psycopg.Connection" in kinds:
-        return ImmediatePostbox(PsycopgAdapter(connection, statement, wait or wait_here), backend, outbox.make_id)
+        return ImmediatePostbox(PsycopgAdapter(connection, statement, wait or wait_here), backend, outbox.derive)
     if kinds & {f"sqlalchemy.{name}" for name in _SQLALCHEMY}:
         from .sqlalchemy import postbox
 

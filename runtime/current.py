@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from .lifecycle import Why
 if TYPE_CHECKING:
     from asyncio import Task
 
+    from .ids import DerivedIds
     from .nested import Context
     from .outbox import Outbox
 
@@ -80,7 +81,7 @@ class Running(msgspec.Struct, eq=False):
     outbox: Outbox | None = None  # what is added without an await; written with the outcome if that is `done`
     handle: object | None = None  # the queue as this attempt sees it, made when it is first asked for
     twin: object | None = None  # the same for its threads without an event loop
-    ordinals: Iterator[int] | None = None  # of the tasks that this one adds, made with the first handle
+    ids: DerivedIds | None = None  # of the tasks that this one adds, made with the first handle
 
     def begin(self) -> None:
         """Start the clock."""

@@ -6,6 +6,8 @@ import hashlib
 import os
 import struct
 import time
+from collections.abc import Iterator
+from itertools import count
 from uuid import UUID, SafeUUID
 
 _WORDS = struct.Struct("512Q")
@@ -32,12 +34,24 @@ def new_ids(count: int) -> list[UUID]:
     return [*map(_made, range(first, first + count), words)]
 
 
-def derived_id(task: UUID, ordinal: int) -> UUID:
-    """A UUIDv7 that a second run of the same task comes to as well, with the time of that task."""
-    digest = bytearray(task.bytes[:6] + hashlib.sha256(task.bytes + ordinal.to_bytes(8, "big")).digest()[:10])
-    digest[6] = digest[6] & 0x0F | 0x70
-    digest[8] = digest[8] & 0x3F | 0x80
-    return UUID(bytes=bytes(digest))
+class DerivedIds:
+    """Ids that a second run of the same task comes to as well, each made of what it is for.
+
+    Whatever that run does first, or leaves out because it was done before: an ordinal would give it the ids of others.
+    """
+
+    def __init__(self, task: UUID) -> None:
+        self._task = task
+        self._alike: dict[bytes, Iterator[int]] = {}
+
+    def next(self, what: bytes) -> UUID:
+        """A UUIDv7, with the time of that task, for the next thing in this run that is `what`. From any thread."""
+        digest = hashlib.sha256(self._task.bytes + what).digest()[:16]
+        number = next(self._alike.setdefault(digest, count()))
+        made = bytearray(self._task.bytes[:6] + hashlib.sha256(digest + number.to_bytes(8, "big")).digest()[:10])
+        made[6] = made[6] & 0x0F | 0x70
+        made[8] = made[8] & 0x3F | 0x80
+        return UUID(bytes=bytes(made))
 
 
 def plain_id(id: UUID) -> UUID:

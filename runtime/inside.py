@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import count
 from typing import TypeVar, cast
 from uuid import UUID
+
+import msgspec
 
 from .backend import Backend
 from .client import Client
 from .current import Running, get_running
 from .errors import InvalidState
-from .ids import derived_id
+from .ids import DerivedIds
 from .outbox import Outbox
 from .settings import Settings
+from .task import NewTask
 
 C = TypeVar("C", bound=Client)
 
@@ -35,15 +37,15 @@ def running_task() -> Running:
 
 def of_attempt(kind: type[C], running: Running) -> C:
     """A handle for what an attempt adds. A second run of the same task comes to the same ids. Hold `making`."""
+    ids = running.ids = running.ids or DerivedIds(UUID(bytes=running.attempt.id))
 
-    ordinals = running.ordinals = running.ordinals or count(1)
-
-    def make_id() -> UUID:
-        return derived_id(UUID(bytes=running.attempt.id), next(ordinals))
+    def derive(task: NewTask) -> UUID:
+        own = (task.args, task.kwargs, task.name, task.channel, task.key, task.unique_key, task.parents)
+        return ids.next(msgspec.json.encode((task.reference, *own)))
 
     backend = cast("Backend", running.workplace.backend)
     if running.outbox is None:
-        running.outbox = Outbox(backend, together=True, make_id=make_id)
+        running.outbox = Outbox(backend, together=True, derive=derive)
     return kind(backend, running.outbox, _settings_here())
 
 

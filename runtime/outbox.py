@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import TypeAlias
 from uuid import UUID
 
 from loguru import logger
@@ -20,7 +21,6 @@ from . import hooks
 from .entry import Entry, not_awaited
 from .errors import DatabaseUnavailable, InvalidState, InvalidTask, QueuedTasksError
 from .hooks import HookTask, on_post_create, on_pre_create
-from .ids import new_id, new_ids
 from .relay import Relay
 from .task import NewTask
 from .traces import formatted
@@ -28,6 +28,8 @@ from .writing import Draft, Writer
 
 PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
 LIMIT = 100_000  # tasks that one outbox keeps
+
+Derive: TypeAlias = Callable[[NewTask], UUID]
 
 _CHUNK = 2_000  # tasks a write, where they don't belong together
 
@@ -37,6 +39,7 @@ class Outbox:
 
     `together`: one bad task keeps all of them from being written, as it befits a request; otherwise only its own
     children. `patience` in seconds: see `flush`. `on_added` is called after each `add`, by whatever thread that is in.
+    `derive` makes a task's id of what the task is; whatever goes by it may have been written, and be gone, already.
     """
 
     def __init__(
@@ -45,9 +48,9 @@ class Outbox:
         *,
         together: bool,
         patience: float = PATIENCE,
-        make_id: Callable[[], UUID] = new_id,
+        derive: Derive | None = None,
     ) -> None:
-        self.make_id = make_id
+        self.derive = derive
         self.connection: object | None = None  # of the user's, which these tasks go over
         self._attached: list[Outbox] = []
         self.on_added: Callable[[], None] | None = None
@@ -77,13 +80,9 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._entries) + len(self._batch)
 
-    def make_ids(self, count: int) -> Sequence[UUID]:
-        """Ids for so many tasks, as `make_id` makes them one by one."""
-        return new_ids(count) if self.make_id is new_id else [self.make_id() for _ in range(count)]
-
     def batch(self) -> Outbox:
         """An outbox for what goes out in one statement, to the same place."""
-        return Outbox(self._writer, together=True, patience=self.patience, make_id=self.make_id)
+        return Outbox(self._writer, together=True, patience=self.patience, derive=self.derive)
 
     def attach(self, box: Outbox) -> None:
         """Watch over an outbox whose tasks must be awaited, where all tasks are written at one moment."""
@@ -308,7 +307,7 @@ class Outbox:
     async def _send(self, entries: list[Entry]) -> None:
         if not entries:
             return
-        tried = any(entry.tried for entry in entries)
+        tried = self.derive is not None or any(entry.tried for entry in entries)
         for entry in entries:
             entry.tried = True
         if expected := [entry.task.id for entry in entries if entry.expected and entry.task.auto_remove]:

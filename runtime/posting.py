@@ -17,7 +17,7 @@ from . import hooks
 from .backend import Backend
 from .entry import Entry, not_awaited
 from .errors import ConfigurationError, InvalidTask, SchemaOutdated
-from .outbox import Outbox
+from .outbox import Derive, Outbox
 from .task import NewTask
 
 _NO_SCHEMA = ("42883", "42P01", "3F000")
@@ -43,14 +43,14 @@ class Adapter(Protocol):
 class Postbox(Outbox):
     """Tasks for one connection. What is added waits for an await, which is an error to forget."""
 
-    def __init__(self, adapter: Adapter, backend: Backend, make_id: Callable[[], UUID]) -> None:
+    def __init__(self, adapter: Adapter, backend: Backend, derive: Derive | None) -> None:
         self.adapter = adapter
         self._poster = Poster(adapter, backend)
-        super().__init__(self._poster, together=True, make_id=make_id)
+        super().__init__(self._poster, together=True, derive=derive)
         self.connection = adapter.connection
 
     def batch(self) -> Outbox:
-        return Postbox(self.adapter, self._poster.backend, self.make_id)
+        return Postbox(self.adapter, self._poster.backend, self.derive)
 
     def __del__(self) -> None:
         if self.forgotten is not None:
@@ -67,7 +67,7 @@ class ImmediatePostbox(Postbox):
         self.post_now(self._take(len(self._entries)))
 
     def batch(self) -> Outbox:
-        return _Collected(self.adapter, self._poster.backend, self.make_id)
+        return _Collected(self.adapter, self._poster.backend, self.derive)
 
     def post_now(self, entries: Sequence[Entry]) -> None:
         """Write tasks without an await, unless a hook of the user's needs one."""

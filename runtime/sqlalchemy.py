@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, event, text
@@ -16,7 +15,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from .backend import Backend
 from .entry import Entry
 from .errors import InvalidState
-from .outbox import Outbox
+from .outbox import Derive, Outbox
 from .posting import ImmediatePostbox, Postbox
 
 Wait = Callable[..., Any]
@@ -34,9 +33,9 @@ def postbox(connection: object, statement: str, outbox: Outbox, backend: Backend
         case Session():
             return _of_session(connection, statement, outbox, backend, wait)
         case AsyncConnection():
-            return Postbox(_AsyncAdapter(connection, statement), backend, outbox.make_id)
+            return Postbox(_AsyncAdapter(connection, statement), backend, outbox.derive)
         case Connection():
-            return ImmediatePostbox(_Adapter(connection, statement, wait), backend, outbox.make_id)
+            return ImmediatePostbox(_Adapter(connection, statement, wait), backend, outbox.derive)
         case _:
             raise TypeError(f"no session or connection of SQLAlchemy: {connection!r}")
 
@@ -44,8 +43,8 @@ def postbox(connection: object, statement: str, outbox: Outbox, backend: Backend
 class SessionPostbox(ImmediatePostbox):
     """Tasks for a session: an await writes them, else the commit does. They share the fate of savepoints, too."""
 
-    def __init__(self, adapter: _Adapter, backend: Backend, make_id: Callable[[], UUID]) -> None:
-        super().__init__(adapter, backend, make_id)
+    def __init__(self, adapter: _Adapter, backend: Backend, derive: Derive | None) -> None:
+        super().__init__(adapter, backend, derive)
         self._session: Session = adapter.connection
         self._added: dict[Entry, SessionTransaction] = {}
         self._sent: dict[Entry, SessionTransaction] = {}
@@ -155,7 +154,7 @@ def _of_session(session: Session, statement: str, outbox: Outbox, backend: Backe
     """The one box of this session for this handle, so that what is added to it stays in order."""
     boxes: WeakKeyDictionary[Outbox, SessionPostbox] = session.info.setdefault(_KEY, WeakKeyDictionary())
     if outbox not in boxes:
-        boxes[outbox] = SessionPostbox(_Adapter(session, statement, wait), backend, outbox.make_id)
+        boxes[outbox] = SessionPostbox(_Adapter(session, statement, wait), backend, outbox.derive)
     return boxes[outbox]
 
 

@@ -213,12 +213,29 @@ def add_ranges(folder: str) -> int:
     return len(enqueue_id_range_tasks(note_range, range(1, 11), chunk_size=4, tasks=tasks, folder=folder))
 
 
-async def add_ranges_twice(folder: str) -> int:
-    """Both attempts add the same."""
-    refs = await enqueue_id_range_tasks(note_range, range(1, 11), chunk_size=4, auto_remove=False, folder=folder)
+async def add_ranges_twice(folder: str, auto_remove: bool) -> int:
+    """Both attempts add the same, the second one when all of it has ended."""
+    refs = await enqueue_id_range_tasks(note_range, range(1, 11), chunk_size=4, auto_remove=auto_remove, folder=folder)
     if _is_first():
+        for ref in refs:
+            await ref.wait(30)
         os.kill(os.getpid(), signal.SIGKILL)
     return len(refs)
+
+
+async def add_each(folder: str, count: int, die_at: int) -> None:
+    """Add a task for each id; the first attempt kills its process at one of them, the second goes on there."""
+    async for id in iter_with_cursor(range(1, count + 1)):
+        await QueuedTasks.current().add_task(note_range, id, id, folder)
+        if id == die_at and _is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def add_each_plainly(folder: str, count: int, die_at: int) -> None:
+    for id in iter_with_cursor(range(1, count + 1)):
+        SyncQueuedTasks.current().add_task(note_range, id, id, folder).get_task_id()
+        if id == die_at and _is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def note_range(min_id: int, max_id: int, folder: str) -> None:

@@ -6,20 +6,24 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.context import get_full_context, set_context
 from queued_tasks.runtime.current import Running, Workplace, running_here
 from queued_tasks.runtime.sync_client import SyncQueuedTasks
+from queued_tasks.runtime.task import Executor, NewTask
 
 T = TypeVar("T")
 
 THREADS = 4
+TASK = NewTask(id=UUID(int=7), function="app:load", executor=Executor.ASYNC, args="[1]")
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +58,9 @@ def _blocks(work: Any, *, own_code: bool = False) -> Any:
 
 def test_tasks_that_threads_add_at_once_have_ids_of_their_own() -> None:
     def ids(_: int) -> list[UUID]:
-        make_id = SyncQueuedTasks.current()._handle._outbox.make_id
-        return [make_id() for _ in range(2_000)]
+        derive = SyncQueuedTasks.current()._handle._outbox.derive
+        assert derive is not None
+        return [derive(TASK) for _ in range(2_000)]
 
     assert len({id for each in at_once(ids) for id in each}) == THREADS * 2_000
 
@@ -75,3 +80,47 @@ def test_threads_that_begin_a_context_at_once_keep_all_of_it() -> None:
 
     for _ in range(300):
         assert at_once(kept) == [{f"thread{number}": number for number in range(THREADS)}] * THREADS
+
+
+def derived(*tasks: NewTask) -> list[UUID]:
+    """The ids that these tasks get in one run."""
+    row = wire.Attempt(1, UUID(int=5).bytes, 2, "import", "app:load", 0, "[]", None, None, None, 0, 0, 3)
+    token = running_here.set(Running(row, Workplace(lambda _: None, object(), block=_blocks)))
+    try:
+        derive = SyncQueuedTasks.current()._handle._outbox.derive
+        assert derive is not None
+        return [derive(task) for task in tasks]
+    finally:
+        running_here.reset(token)
+
+
+def test_a_task_has_the_same_id_in_each_run_whatever_was_added_before_it() -> None:
+    other = replace(TASK, args="[2]")
+    first, second = derived(TASK, other)
+    assert derived(other, TASK) == [second, first]
+    assert derived(other) == [second]
+
+
+def test_tasks_that_are_alike_are_told_apart_by_their_number() -> None:
+    assert len({*derived(TASK, TASK, TASK)}) == 3
+    assert derived(TASK, TASK)[1] == derived(TASK, TASK, TASK)[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"function": "app:store"},
+        {"kwargs": '{"a":1}'},
+        {"name": "other"},
+        {"channel": "mail"},
+        {"key": "tenant"},
+        {"unique_key": "once"},
+        {"parents": (UUID(int=9),)},
+    ],
+)
+def test_what_makes_another_task_makes_another_id(change: dict[str, Any]) -> None:
+    assert derived(TASK) != derived(replace(TASK, **change))
+
+
+def test_times_are_another_in_each_run_and_leave_the_id_as_it_is() -> None:
+    assert derived(TASK) == derived(replace(TASK, run_at=datetime.now(UTC), expires_at=datetime.now(UTC)))

@@ -17,6 +17,14 @@ from tests.servers import Rows, go, marks, running_server
 from tests.waiting import wait_until
 
 LIMIT = 60  # seconds
+
+
+def ranges(folder: Path) -> list[str]:
+    """The ranges that were gone through."""
+    notes = folder / "ranges"
+    return sorted(notes.read_text().split()) if notes.exists() else []
+
+
 both_kinds = pytest.mark.parametrize("function", [inside.go_through, inside.go_through_plainly])
 
 
@@ -90,19 +98,31 @@ async def test_a_change_that_is_not_committed_is_there_at_the_end(tasks: QueuedT
     assert found.context == {"kept": 1}
 
 
+@pytest.mark.parametrize("auto_remove", [False, True])
 @pytest.mark.usefixtures("server")
-async def test_ranges_are_added_once_by_a_task_that_was_killed_behind_it(
-    tasks: QueuedTasks, rows: Rows, tmp_path: Path
+async def test_ranges_run_once_though_the_task_that_adds_them_was_killed_behind_that(
+    tasks: QueuedTasks, rows: Rows, tmp_path: Path, auto_remove: bool
 ) -> None:
-    assert await tasks.add_task(inside.add_ranges_twice, str(tmp_path)).wait(LIMIT) == 3
-    assert await rows.value("select count(*) from queued_tasks.task") == 4
+    assert await tasks.add_task(inside.add_ranges_twice, str(tmp_path), auto_remove).wait(LIMIT) == 3
+    assert await rows.value("select count(*) from queued_tasks.task") == (1 if auto_remove else 4)
+    assert ranges(tmp_path) == ["1-4", "5-8", "9-10"]
+
+
+@pytest.mark.parametrize("function", [inside.add_each, inside.add_each_plainly])
+@pytest.mark.usefixtures("server")
+async def test_a_task_that_goes_on_where_it_was_killed_adds_the_rest(
+    tasks: QueuedTasks, tmp_path: Path, function: Callable[..., Any]
+) -> None:
+    await tasks.add_task(function, str(tmp_path), 6, 3).wait(LIMIT)
+    await wait_until(lambda: len(ranges(tmp_path)) == 6)
+    assert ranges(tmp_path) == [f"{id}-{id}" for id in range(1, 7)]
 
 
 @pytest.mark.usefixtures("server")
 async def test_a_plain_task_adds_ranges_too(tasks: QueuedTasks, tmp_path: Path) -> None:
     assert await tasks.add_task(inside.add_ranges, str(tmp_path)).wait(LIMIT) == 3
-    await wait_until(lambda: (tmp_path / "ranges").exists() and len((tmp_path / "ranges").read_text().split()) == 3)
-    assert sorted((tmp_path / "ranges").read_text().split()) == ["1-4", "5-8", "9-10"]
+    await wait_until(lambda: len(ranges(tmp_path)) == 3)
+    assert ranges(tmp_path) == ["1-4", "5-8", "9-10"]
 
 
 @pytest.mark.usefixtures("server")

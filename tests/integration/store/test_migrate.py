@@ -217,7 +217,7 @@ async def test_newer_code_takes_no_older_schema(database: str, newer: Callable[.
 
 async def test_transactions_that_begin_otherwise_than_read_committed_are_refused(database: str) -> None:
     mark = "&" if "?" in database else "?"
-    with pytest.raises(ConfigurationError, match='"repeatable read".*needs "read committed": add'):
+    with pytest.raises(ConfigurationError, match=r'"repeatable read".*needs "read committed": add'):
         await check(f"{database}{mark}default_transaction_isolation=repeatable%20read")
     await check(f"{database}{mark}default_transaction_isolation=read%20committed")
 
