@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Final
@@ -32,7 +33,8 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._ends: list[wire.End] = []
-        self._changed: list[Running] = []
+        self._changed: deque[Running] = deque()  # other threads may add while it is emptied
+        self._reporting = False  # a report of them is to come
 
     def ended(self, end: wire.End | wire.Unknown) -> None:
         """Report an end with the others of this turn of the loop, after the lines that were logged before it."""
@@ -51,8 +53,9 @@ class Reporter:
     def context_changed(self, running: Running) -> None:
         """Report a context a little later, as it stands then; its end may overtake it and takes it along."""
         self._changed.append(running)
-        if len(self._changed) > 1:
+        if self._reporting:
             return
+        self._reporting = True
         if get_ident() == self._thread:
             self._report_contexts_later()
         else:
@@ -84,8 +87,9 @@ class Reporter:
         self._loop.call_later(CONTEXT_PAUSE, self._report_contexts)
 
     def _report_contexts(self) -> None:
-        changed, self._changed = self._changed, []
-        for running in changed:
+        self._reporting = False  # at first: whoever comes from here on asks for another one
+        while self._changed:
+            running = self._changed.popleft()
             value = None if running.over or running.context is None else running.context.take_committed()
             if value is not None:
                 self._mailbox.send(wire.ContextChanged(running.attempt.no, value))

@@ -103,8 +103,9 @@ class Waiters:
             self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
-        pause, away_since, everybody = _PAUSE, None, False
-        while self._waiting or self._followers or self._left or not everybody:
+        pause, away_since, everybody, idle = _PAUSE, None, False, False
+        everybody_at = time.monotonic() + self._slow
+        while self._waiting or self._followers or self._left or not idle:
             self._wake.clear()
             try:
                 pause = _PAUSE if self._fresh or self._followers.fresh else min(pause * 2, self._slow)
@@ -118,7 +119,11 @@ class Waiters:
                     self._fail_all(error)
             except QueuedTasksError as error:  # it will not get better by itself
                 self._fail_all(error)
-            everybody = not await self._woken(pause)
+            idle = not await self._woken(pause)
+            # by the clock, too: where somebody is woken all the time, others may have been missed
+            everybody = idle or time.monotonic() >= everybody_at
+            if everybody:
+                everybody_at = time.monotonic() + self._slow
         self._ear.close()
         self._listening = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +15,7 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime import waiting
+from queued_tasks.runtime.direct import DirectBackend
 from queued_tasks.runtime.errors import (
     DatabaseUnavailable,
     ParentTaskFailed,
@@ -273,6 +275,40 @@ async def test_a_lost_listening_connection_is_opened_again(tasks: QueuedTasks, r
     await subscribed(rows)
     await end(rows, ref.id, "done", "7")
     assert await waits == 7
+
+
+async def test_an_end_that_nobody_told_of_is_seen_however_many_others_are(
+    database: str, rows: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(polling_interval=timedelta(seconds=0.5))
+    async with QueuedTasks.connect(database, settings=settings) as tasks:
+        assert isinstance(tasks.backend, DirectBackend)
+        waiters = tasks.backend._waiters
+        quiet, other = tasks.add_task(work, 1), tasks.add_task(work, 2)
+        await tasks.flush()
+        looks, look = [], waiters._look
+
+        async def counted(everybody: bool) -> None:
+            looks.append(everybody)
+            await look(everybody)
+
+        monkeypatch.setattr(waiters, "_look", counted)
+
+        async def come_and_go() -> None:
+            while True:
+                with suppress(TimeoutError):
+                    await other.wait(0.05)
+
+        crowd = asyncio.create_task(come_and_go())
+        waits = asyncio.create_task(quiet.wait(10))
+        await wait_until(lambda: quiet.id in waiters._subscribed)
+        looks.clear()
+        await wait_until(lambda: len(looks) > 2)  # one of them was at this one
+        await rows.execute("insert into queued_tasks.result (id, state, attempt) values ($1, 'done', 1)", quiet.id)
+        try:
+            assert await waits is None
+        finally:
+            crowd.cancel()
 
 
 async def test_an_outage_is_waited_out(database: str, rows: asyncpg.Connection) -> None:
