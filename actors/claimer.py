@@ -51,6 +51,8 @@ from .vitals import Vitals
 
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
 LOOK_EVERY = 0.5  # seconds between two looks for what waits while there is no room for it
+MOST_UNRECORDED = 10_000  # attempts that have ended: so many may run once more after a crash
+CATCH_UP_EVERY = 0.02  # seconds between two looks whether there are fewer again
 LEARN_EVERY = 0.2  # seconds between two looks for new lanes while those that are known hold enough
 
 
@@ -94,6 +96,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._learn_at = 0.0
         self._sharing = Sharing(server)
         self._doubtful: list[UUID] = []
+        self._catching_up: asyncio.TimerHandle | None = None
         self._draining = False
 
     async def started(self) -> None:
@@ -175,11 +178,12 @@ class Claimer(Actor[ClaimerMessage]):
             if self._vitals.resting:
                 return
             await self._learn_lanes()
+            recordable = self._recordable()
             for sync, kind in self._kinds.items():
                 if kind.empty:
                     continue
                 now = time.monotonic()
-                if want := int(min(balance.wanted(kind.rooms), self._sharing.limit(now))):
+                if want := int(min(balance.wanted(kind.rooms), self._sharing.limit(now), recordable)):
                     await self._claim(sync, kind, want)
                 elif kind.full and now >= kind.look_again_at:
                     await self._look(sync, kind)
@@ -231,6 +235,21 @@ class Claimer(Actor[ClaimerMessage]):
         kind.empty = not claimed and not self._lanes_changed
         if not kind.empty:
             self.ref.tell(Go())
+
+    def _recordable(self) -> int:
+        """How many more attempts may end before the settler is too far behind: PostgreSQL hangs, or is too slow.
+
+        Claims commit without waiting for a disk or a standby, settlements do wait: they must not be left behind.
+        """
+        held = sum(room.held for kind in self._kinds.values() for room in kind.rooms.values())
+        recordable = max(MOST_UNRECORDED - (self._vitals.claimed - self._vitals.closed - held), 0)
+        if not recordable and self._catching_up is None:
+            self._catching_up = asyncio.get_running_loop().call_later(CATCH_UP_EVERY, self._catch_up)
+        return recordable
+
+    def _catch_up(self) -> None:
+        self._catching_up = None
+        self.ref.tell(Go())
 
     async def _look(self, sync: bool, kind: Kind) -> None:
         """Whether more is waiting than there is room for, so that more workers are wanted."""

@@ -18,7 +18,7 @@ M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
 T = TypeVar("T")
 
-MAILBOX_BOUND: Final = 10_000  # generous, since free slots already limit what senders send
+MAILBOX_BOUND: Final = 100_000  # generous: free slots limit what senders send, while an actor waits for PostgreSQL, too
 _FAIR_SHARE: Final = 64  # messages that one actor receives before the others get a turn
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from queued_tasks import QueuedTasks
+from queued_tasks import QueuedTasks, TaskSpec
+from queued_tasks.actors.claimer import MOST_UNRECORDED
 from tests.apps import work
 from tests.databases import connected, ensure_template, fresh_database, template_name
 from tests.databases import running_server as running_postgres
@@ -164,6 +165,30 @@ async def test_a_crash_of_postgresql_itself_is_survived(tmp_path: Path) -> None:
 def _home_in(folder: Path) -> Path:
     folder.chmod(0o711)  # under root PostgreSQL runs as another user and must pass through
     return folder / "postgres"
+
+
+async def test_while_ends_can_not_be_recorded_no_more_is_claimed_without_end(
+    database: str, tasks: QueuedTasks, rows: Rows
+) -> None:
+    claimed: list[int] = []
+
+    async def stands_still() -> bool:
+        claimed.append(await rows.value("select coalesce(sum(cardinality(ids)), 0) from queued_tasks.lease"))
+        return claimed[-1] >= MOST_UNRECORDED and claimed[-50:] == claimed[-1:] * 50
+
+    async with running_server(database, workers=2) as server, connected(database) as other:
+        async with other.transaction():
+            await other.execute("lock table queued_tasks.result in share mode")
+            await tasks.add_tasks([TaskSpec(work.add, (1, 1))] * 50_000)
+            await wait_until(stands_still, deadline=LIMIT)
+            assert await rows.value("select count(*) from queued_tasks.bundle")
+        await wait_until(lambda: _are_done(rows, 50_000), deadline=LIMIT)
+        assert await server.stop() == 0
+    assert await rows.value("select count(*) from queued_tasks.attempt") == 0
+
+
+async def _are_done(rows: Rows, count: int) -> bool:
+    return bool(await rows.value("select count(*) from queued_tasks.result") == count)
 
 
 async def _answers(server: Server, path: str, status: int) -> bool:

@@ -19,6 +19,7 @@ from queued_tasks.runtime.task import ServerId
 from tests.clock import Clock
 from tests.limits import ids, limit
 from tests.store import Store, ended
+from tests.waiting import wait_until
 
 SLOTS = 4
 FULL_PASS = 30.0  # seconds
@@ -33,12 +34,13 @@ class Stage:
         self._clock = clock
         self._worker: ActorRef[Any] = ActorRef("worker")
         self._settler: ActorRef[Any] = ActorRef("settler")
+        self.vitals = Vitals()
         self._claimer = Claimer(
             store.tasks,
             server,
             self._settler,
             ActorRef("supervisor"),
-            Vitals(),
+            self.vitals,
             ALL,
             first_pause=2.0,
             polling_interval=2.0,
@@ -71,6 +73,11 @@ class Stage:
         await self._store.settle(self._server, *(ended(attempt) for attempt in attempts))
         await self.tells(Freed(1, len(attempts), run=False))
         await self.tells(Wake(-1, 0, ""))  # the channel has room
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether it has told itself to act, by a timer of the loop."""
+        return bool(self._claimer.ref._queue)
 
     @property
     def claimed(self) -> list[UUID]:
@@ -179,3 +186,15 @@ async def test_a_lane_that_was_told_of_and_is_gone_is_looked_for_once(
     left = await store.add(2)
     await stage.tells(Wake(1, 2, "another"))
     assert (looks, stage.claimed) == (1, ids([*first, *left]))
+
+
+async def test_no_more_is_claimed_while_what_has_ended_is_not_recorded(store: Store, stage: Stage) -> None:
+    await store.add(3 * SLOTS)
+    await stage.joins()
+    stage.vitals.claimed += claimer.MOST_UNRECORDED - 2  # which have ended by now
+    await stage.tells(Freed(1, SLOTS, run=False))
+    assert len(stage.claimed) == SLOTS
+    stage.vitals.closed += claimer.MOST_UNRECORDED - 2 + SLOTS - 1
+    await wait_until(lambda: stage.looks_again)
+    await stage.passes(0.5)
+    assert len(stage.claimed) == 2 * SLOTS
