@@ -28,6 +28,8 @@ MOST_TEXT: Final = 16 * 1024 * 1024  # characters, in all lines
 _LONGEST_MESSAGE: Final = 16 * 1024
 _LINES_A_FRAME: Final = 200
 _LEAST: Final = logging.DEBUG
+_SMALLEST_LEVEL: Final = -32_768  # that PostgreSQL keeps, in a smallint
+_LARGEST_LEVEL: Final = 32_767
 
 _own: set[str] = set()  # the loggers that were asked for here
 
@@ -63,7 +65,7 @@ class Lines:
         if no is None and level < logging.INFO:
             return
         record = wire.Record(
-            level,
+            min(max(level, _SMALLEST_LEVEL), _LARGEST_LEVEL),
             storable(logger, 200),
             storable(message, _LONGEST_MESSAGE),
             None if exception is None else storable(exception, LONGEST_TRACEBACK),

@@ -146,6 +146,12 @@ async def chatter(lines: int) -> None:
         log.info("line %d", number)
 
 
+async def log_at(levels: list[int]) -> str:
+    for level in levels:
+        log.log(level, "at %d", level)
+    return "logged"
+
+
 # ---- tasks that use the queue
 
 
