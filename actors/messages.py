@@ -236,12 +236,14 @@ class Declined:
     stances: list[Stance]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Writes:
-    """What running attempts want stored."""
+    """What running attempts want stored; `lost`: so many lines more. `done` once the recorder is through with it."""
 
     contexts: list[ContextWrite]
     logs: list[LogWrite]
+    lost: int = 0
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,21 @@ from .held import Held
 from .messages import Writes
 
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
+MOST_LINES = 10_000  # that are kept while PostgreSQL hangs
 
 
 class Notes:
-    """Contexts by the numbers of their attempts, of each the last one, and lines of logs in their order."""
+    """Contexts by the numbers of their attempts, of each the last one, and lines of logs in their order.
+
+    They are kept here while the recorder has others.
+    """
 
     def __init__(self) -> None:
         self._contexts: dict[int, ContextWrite] = {}
         self._logs: list[LogWrite] = []
+        self._lost = 0
         self._flushed_at = 0.0
+        self._last = Writes([], [], done=True)
 
     def context(self, no: int, write: ContextWrite) -> None:
         self._contexts[no] = write
@@ -32,7 +38,9 @@ class Notes:
         """Lines of attempts that have ended are dropped."""
         now = time.monotonic()
         for line in lines:
-            if held := attempts.get(line.no):
+            if len(self._logs) >= MOST_LINES:
+                self._lost += 1
+            elif held := attempts.get(line.no):
                 self._logs.append(
                     LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
                 )
@@ -49,9 +57,10 @@ class Notes:
 
     def take_due(self, now: float) -> Writes | None:
         """All of it, once it is time."""
-        if now - self._flushed_at < FLUSH_EVERY or not (self._contexts or self._logs):
+        due = self._last.done and now - self._flushed_at >= FLUSH_EVERY
+        if not due or not (self._contexts or self._logs):
             return None
         self._flushed_at = now
-        writes = Writes(list(self._contexts.values()), self._logs)
-        self._contexts, self._logs = {}, []
-        return writes
+        self._last = Writes(list(self._contexts.values()), self._logs, self._lost)
+        self._contexts, self._logs, self._lost = {}, [], 0
+        return self._last

@@ -44,7 +44,11 @@ class Recorder(Actor[RecorderMessage]):
     async def receive(self, message: RecorderMessage) -> None:
         match message:
             case Writes():
-                await self._write(message)
+                self._dropped += message.lost
+                try:
+                    await self._write(message)
+                finally:
+                    message.done = True
             case Commit():
                 self._commits.append((time.monotonic(), message))
                 self.ref.tell(Go())

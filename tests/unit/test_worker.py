@@ -14,10 +14,10 @@ from queued_tasks.actors.vitals import Vitals
 from queued_tasks.actors.worker import Worker
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.actor import ActorRef
-from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.lifecycle import MOST_CRASHES
 from queued_tasks.runtime.process import Usage
 from queued_tasks.runtime.task import Claimed
+from tests.claimed import fresh
 from tests.clock import Clock
 from tests.fake_supervisor import argument
 
@@ -103,30 +103,6 @@ async def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 @pytest.fixture
 async def sync_stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return await set_up(monkeypatch, "sync")
-
-
-def fresh(crashes: int = 0) -> Claimed:
-    return Claimed(
-        lease=new_id(),
-        lane=1,
-        seq=1,
-        id=new_id(),
-        attempt=crashes + 1,
-        failures=0,
-        timeouts=0,
-        crashes=crashes,
-        function="main:report",
-        name="report",
-        executor=0,
-        args="[]",
-        kwargs=None,
-        context=None,
-        timeout=None,
-        max_retries=3,
-        flagged=False,
-        expired=False,
-        signature=None,
-    )
 
 
 def on_last_life() -> Claimed:

@@ -1,0 +1,38 @@
+"""What attempts say is kept while nobody can record it, up to a bound."""
+
+from __future__ import annotations
+
+from queued_tasks.actors.held import Held
+from queued_tasks.actors.notes import FLUSH_EVERY, MOST_LINES, Notes
+from queued_tasks.runtime import wire
+from tests.claimed import fresh
+
+
+def lines(count: int) -> list[wire.LogLine]:
+    return [wire.LogLine(1, 0.0, 20, "app", "said", None) for _ in range(count)]
+
+
+def test_the_recorder_gets_no_more_before_it_is_through_with_what_it_has() -> None:
+    notes, attempts = Notes(), {1: Held(fresh())}
+    notes.log(lines(1), attempts)
+    first = notes.take_due(100.0)
+    assert first is not None
+    notes.log(lines(2), attempts)
+    assert notes.take_due(200.0) is None
+    first.done = True
+    second = notes.take_due(200.0)
+    assert second is not None
+    assert (len(first.logs), len(second.logs), second.lost) == (1, 2, 0)
+
+
+def test_lines_beyond_the_bound_are_counted_and_not_kept() -> None:
+    notes, attempts = Notes(), {1: Held(fresh())}
+    notes.log(lines(MOST_LINES + 5), attempts)
+    first = notes.take_due(100.0)
+    assert first is not None
+    assert (len(first.logs), first.lost) == (MOST_LINES, 5)
+    first.done = True
+    notes.log(lines(1), attempts)
+    later = notes.take_due(100.0 + FLUSH_EVERY)
+    assert later is not None
+    assert (len(later.logs), later.lost) == (1, 0)
