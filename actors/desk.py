@@ -15,6 +15,7 @@ from ..runtime.actor import Actor
 from ..runtime.backend import Backend
 from ..runtime.direct import DirectBackend
 from ..runtime.errors import QueuedTasksError, TaskNotFound
+from ..runtime.framing import FrameTooLarge
 from ..runtime.task import NewTask, TaskState
 from .messages import Asked, AskerGone, DeskMessage
 
@@ -57,7 +58,14 @@ class Desk(Actor[DeskMessage]):
         except Exception as error:  # whoever asked must not wait for ever
             logger.opt(exception=error).error("the call {} of worker {} failed", call.verb, asked.worker)
             answer = wire.Answer(call.call, error=type(error).__name__, text=str(error))
-        asked.answer(answer)
+        try:
+            asked.answer(answer)
+        except FrameTooLarge as error:
+            text = (
+                f"What was asked for ({call.verb}) can't be sent to a worker, {error}. "
+                "Ask for less at once, with a smaller limit."
+            )
+            asked.answer(wire.Answer(call.call, error=QueuedTasksError.__name__, text=text))
 
 
 class _Arguments(msgspec.Struct):

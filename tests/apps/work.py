@@ -196,6 +196,10 @@ async def cancel_other(id: UUID) -> bool:
     return await QueuedTasks.current().cancel_task(id)
 
 
+async def list_others(limit: int) -> int:
+    return len(await QueuedTasks.current().list_tasks(limit=limit))
+
+
 async def ask_often(times: int) -> int:
     tasks = QueuedTasks.current()
     current = get_current_task()

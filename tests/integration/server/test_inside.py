@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,13 @@ async def test_what_a_dead_worker_asked_is_forgotten(tasks: QueuedTasks, server:
     await wait_until(lambda: started(tmp_path) == 2)
     go(tmp_path)
     await ref.wait(LIMIT)
+
+
+async def test_a_task_that_asks_for_more_than_a_worker_can_be_sent_is_told(tasks: QueuedTasks, rows: Rows) -> None:
+    for _ in range(70):
+        tasks.add_task(work.say, "", "", run_at=timedelta(days=1))
+    await tasks.flush()
+    await rows.value("update queued_tasks.task set args = json_build_array('', repeat('x', 1000000))")
+    with pytest.raises(TaskFailed, match="with a smaller limit"):
+        await tasks.add_task(work.list_others, 100, max_retries=0).wait(LIMIT)
+    assert await tasks.add_task(work.list_others, 10).wait(LIMIT) == 10
