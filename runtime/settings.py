@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from datetime import timedelta
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,7 +66,7 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
         Durations take seconds or a timedelta. `repr` hides the secrets.
 
         Raises:
-            ConfigurationError: a value is malformed; the text names the variable and the reason.
+            ConfigurationError: a value is malformed, or there is no such setting; the text names it and the reason.
         """
 
         model_config = SettingsConfigDict(
@@ -125,6 +128,8 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
             return value
 
         def __init__(self, **given: Any) -> None:
+            if unknown := given.keys() - _arguments():
+                raise ConfigurationError(_explain_unknown(sorted(unknown)))
             try:
                 super().__init__(**given)
             except ValidationError as error:
@@ -137,3 +142,18 @@ def _explain(error: ValidationError) -> str:
     variable = name.upper() if name.upper().endswith("DATABASE_URL") else f"QUEUE_{name.upper()}"
     shown = "" if {"secret", "url"} & set(name.lower().split("_")) else f" (got {first['input']!r})"
     return f"{variable} is malformed: {first['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _arguments() -> set[str]:
+    """What Settings takes by name: its fields, their other names, and what pydantic asks for itself."""
+    aliases = (field.validation_alias for field in Settings.model_fields.values())
+    others = (choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices)
+    own = (name for name in signature(BaseSettings.__init__).parameters if name.startswith("_"))
+    return {*Settings.model_fields, *map(str, others), *own}
+
+
+def _explain_unknown(names: Iterable[str]) -> str:
+    fields = [*Settings.model_fields]
+    nearest = {name: get_close_matches(name.lower().removeprefix("queue_"), fields, 1) for name in names}
+    told = [f"{name} (do you mean {', '.join(near)}?)" if near else name for name, near in nearest.items()]
+    return f"There is no setting {', '.join(told)}: name a field of Settings."

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from pydantic import SecretStr
 
 from queued_tasks import ConfigurationError, Settings
 
@@ -19,3 +22,24 @@ def test_a_size_is_a_number_of_mib_or_has_a_unit(given: object, mib: int) -> Non
 def test_what_is_no_size_is_refused_by_name(given: object) -> None:
     with pytest.raises(ConfigurationError, match="QUEUE_MAX_MEMORY_PER_WORKER"):
         Settings(max_memory_per_worker=given)
+
+
+def test_arguments_that_are_no_settings_are_refused_with_the_nearest_names() -> None:
+    with pytest.raises(ConfigurationError, match=r"QUEUE_SCHEMA \(do you mean schema\?\)") as refusal:
+        Settings(database_ulr="postgresql://prod/db", max_worker=4, fish="cod", QUEUE_SCHEMA="jobs")
+    said = str(refusal.value)
+    assert "database_ulr (do you mean database_url?), fish, max_worker (do you mean max_workers?)" in said
+    assert "prod" not in said
+
+
+@pytest.mark.parametrize("name", ["database_url", "DATABASE_URL", "QUEUE_DATABASE_URL"])
+def test_an_argument_may_have_each_name_of_its_setting(name: str, tmp_path: Path) -> None:
+    settings = Settings(**{name: "postgresql://prod/db", "_env_file": tmp_path / "none"})
+    assert settings.database_url == SecretStr("postgresql://prod/db")
+
+
+def test_variables_that_are_no_settings_are_none_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("QUEUE_FISH=cod\nfish=cod\nQUEUE_SCHEMA=jobs\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QUEUE_MAX_WORKER", "4")
+    assert Settings(max_workers=3).schema == "jobs"
