@@ -118,6 +118,13 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
                 raise ValueError("must be a plain lower-case SQL identifier of at most 63 characters")
             return value
 
+        @field_validator("schema")
+        @classmethod
+        def _not_reserved(cls, value: str) -> str:
+            if value.startswith("pg_"):
+                raise ValueError("must not begin with pg_, PostgreSQL keeps such names for itself")
+            return value
+
         @field_validator("channels")
         @classmethod
         def _limits(cls, value: str) -> str:

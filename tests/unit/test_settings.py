@@ -43,3 +43,9 @@ def test_variables_that_are_no_settings_are_none_of_ours(monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QUEUE_MAX_WORKER", "4")
     assert Settings(max_workers=3).schema == "jobs"
+
+
+def test_a_schema_that_postgresql_keeps_for_itself_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="QUEUE_SCHEMA is malformed: must not begin with pg_"):
+        Settings(schema="pg_x")
+    assert Settings(schema="pgx", notify_channel="pg_x").notify_channel == "pg_x"
