@@ -23,6 +23,7 @@ from .errors import InvalidTask
 from .graphs import TaskRefs, chain, checked, chord, group
 from .hooks import on_pre_create
 from .ids import new_id, new_ids
+from .options import as_text
 from .outbox import Outbox
 from .refs import Ref, TaskRef
 from .settings import Settings
@@ -35,6 +36,7 @@ Function: TypeAlias = Callable[..., object]
 Parent: TypeAlias = Ref | Task | UUID
 
 _func = attrgetter("func")
+_LONGEST_NAME = 1_000  # characters; what a retry or a function is called may have more than a name that is given
 _PART = 1_000  # tasks of a larger batch that go out together, while the next are made
 
 
@@ -257,8 +259,8 @@ class Client:
             raise InvalidTask(f"state is {state!r}: give one of {', '.join(TaskState)}")
         return await self.backend.page(
             state=None if state is None else TaskState(state),
-            name=name,
-            channel=channel,
+            name=as_text("name", name, _LONGEST_NAME),
+            channel=as_text("channel", channel, 100),
             before=None if before is None else id_of(before),
             limit=rows_of(limit),
         )

@@ -135,6 +135,19 @@ async def test_a_filter_that_cannot_match_is_refused(tasks: QueuedTasks) -> None
         await tasks.list_tasks(state="finished")
 
 
+@pytest.mark.parametrize("asked", [{"name": 5}, {"name": "a\0b"}, {"channel": 5}, {"channel": "\ud800"}])
+async def test_a_filter_that_is_no_text_is_refused_by_name(tasks: QueuedTasks, asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTask, match=f"{next(iter(asked))} is .* give a text"):
+        await tasks.list_tasks(**asked)
+
+
+async def test_a_retry_of_the_longest_name_is_found_by_its_own(tasks: QueuedTasks) -> None:
+    ref = tasks.add_task(plain, 1, name="x" * 200)
+    await tasks.cancel_task(ref.id)
+    retried = await tasks.retry_task(ref.id)
+    assert [found.id for found in await tasks.list_tasks(name=retried.name)] == [retried.id]
+
+
 async def test_pending_tasks_are_counted_with_the_delayed_ones(tasks: QueuedTasks) -> None:
     parent = tasks.add_task(plain, 1)
     tasks.add_task(plain, 2, run_at=timedelta(hours=1))
