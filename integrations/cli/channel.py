@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...runtime.errors import ConfigurationError
+
 channels = typer.Typer(help="Look at channels, and set their limits, pause or resume one.", invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(help="The name of a channel.")]
@@ -35,9 +37,14 @@ def set_channel(
     ],
 ) -> None:
     """Set the limits of a channel. What runs goes on, and counts."""
+    from ...runtime.gates import parse_limits
     from .channels import set_channel
 
-    asyncio.run(set_channel(name, limits))
+    try:
+        wanted = parse_limits(name, limits)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
+    asyncio.run(set_channel(wanted))
 
 
 @channels.command("pause")

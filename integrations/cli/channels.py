@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from ...runtime.announce import Announcer, wake_topic
-from ...runtime.gates import Gate, parse_limits
+from ...runtime.gates import Gate
 from ...runtime.store.gates import ChannelRow, GateStore
 from ...runtime.task import Json
 from .desk import Desk, desk
@@ -37,18 +37,12 @@ async def list_channels(*, as_json: bool) -> None:
         say('No channels yet. A channel comes with its first task: add_task(..., channel="mail").')
 
 
-async def set_channel(name: str, limits: str) -> None:
-    """Set the limits of a channel, at once and for all servers; whether it is paused stays as it is.
-
-    Raises:
-        ConfigurationError: the limits can't be read.
-    """
-    wanted = parse_limits(name, limits)
+async def set_channel(wanted: Gate) -> None:
+    """Set the limits of a channel, at once and for all servers; whether it is paused stays as it is."""
     async with desk() as at:
-        gates = GateStore(at.link)
-        gate = replace(wanted, paused=(await gates.find(name)).paused)
+        gate = replace(wanted, paused=(await GateStore(at.link).find(wanted.channel)).paused)
         await _set(at, gate)
-    say(f"{name}: {gate.limits or 'no limits'}{', paused' if gate.paused else ''}")
+    say(f"{gate.channel}: {gate.limits or 'no limits'}{', paused' if gate.paused else ''}")
 
 
 async def pause_channel(name: str) -> None:

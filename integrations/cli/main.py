@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from ...runtime.errors import DatabaseUnavailable, QueuedTasksError
+from ...runtime.errors import ConfigurationError, DatabaseUnavailable, QueuedTasksError
 from ...runtime.task import TaskState
 from .channel import channels
 from .scheduler import scheduler
@@ -89,6 +89,10 @@ def start(
     from ...runtime.intake import parse_intake
     from .serve import start
 
+    try:
+        intake = parse_intake(channels, exclude_channels)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from None
     raise typer.Exit(
         start(
             app=app,
@@ -98,7 +102,7 @@ def start(
             name=name,
             lifespan=lifespan,
             scheduler=not no_scheduler,
-            intake=parse_intake(channels, exclude_channels),
+            intake=intake,
             parent=with_parent,
         )
     )

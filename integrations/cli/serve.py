@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
 import uvloop
 
 from ...runtime.database import prepare, resolve, with_key
@@ -47,7 +48,7 @@ def serve(*, app: str | None, app_dir: Path | None, workers: int | None, host: s
     settings, folder = _settings(app=app, max_workers=workers), app_folder(app_dir)
     found = find_app(settings, folder)
     if found is None:
-        raise ConfigurationError("There is no app to serve: add --app module:attribute, or set QUEUE_APP.")
+        raise typer.BadParameter("There is no app to serve: add --app module:attribute, or set QUEUE_APP.")
     return uvloop.run(_serve(settings, found, folder, workers, host, port))
 
 

@@ -63,8 +63,8 @@ async def test_a_cap_of_0_is_a_pause_that_resume_ends(database: str) -> None:
 
 
 @pytest.mark.parametrize("limits", ["many", "3@5", "3/key:0"])
-async def test_limits_that_cannot_be_read_change_nothing(database: str, limits: str) -> None:
+async def test_limits_that_cannot_be_read_are_wrong_usage_and_change_nothing(database: str, limits: str) -> None:
     ran = await queued_tasks("channels", "set", "mail", limits, database=database)
-    assert ran.code == 1
+    assert ran.code == 2
     assert limits in ran.err
     assert await rows(database) == []

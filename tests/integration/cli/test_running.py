@@ -65,6 +65,21 @@ async def test_a_server_that_is_told_to_leave_ends_with_0(database: str, rows: R
         assert await running.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("start", "--channels", "a", "--exclude-channels", "b"), "exclude each other"),
+        (("start", "--channels", ","), "names no channel"),
+        (("serve",), "There is no app to serve"),
+    ],
+)
+async def test_options_that_can_not_be_are_wrong_usage(
+    database: str, tmp_path: Path, command: tuple[str, ...], said: str
+) -> None:
+    ran = await queued_tasks(*command, database=database, cwd=tmp_path)
+    assert (ran.code, ran.out, said in ran.err) == (2, "", True)
+
+
 async def test_start_without_the_schema_says_the_cure(empty_database: str, folder: Path) -> None:
     ran = await queued_tasks("start", database=empty_database, cwd=folder)
     assert (ran.code, "queued-tasks: " in ran.err, "run `queued-tasks migrate`" in ran.err) == (1, True, True)
