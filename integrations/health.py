@@ -33,6 +33,7 @@ class Health(BaseModel):
     stuck: bool
 
 
+@health_router.head("/health", include_in_schema=False)
 @health_router.get("/health", responses={503: {"model": Health, "description": "Unhealthy"}})
 async def health(request: Request, response: Response) -> Health:
     """Whether the queue is healthy: the database answers, a server takes tasks, nothing is stuck."""

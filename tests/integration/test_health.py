@@ -47,6 +47,13 @@ async def test_it_is_healthy_while_a_server_takes_tasks(database: str, rows: Row
     )
 
 
+async def test_a_probe_may_ask_for_the_head_alone(database: str, rows: Rows) -> None:
+    await rows.serve()
+    async with application(database) as client:
+        answer = await client.head("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 async def test_it_is_unhealthy_without_a_server(database: str) -> None:
     answer = await probe(database)
     assert (answer.status_code, answer.json()["servers_claiming"]) == (503, 0)
