@@ -62,27 +62,21 @@ begin
     return coalesce((v_taken::json ->> v_id::text)::uuid, v_id);
 end $$;
 
--- Cancel a task. False when it has ended already. To cancel holds back all claims for a moment, so while there are
--- servers it is left to them, once the caller has committed; without any it is done here.
+-- Cancel a task. False when it has ended already. To cancel holds back all claims to the end of the transaction, which is
+-- the caller's and may be a long one: so it is left to servers once the caller has committed, also to those yet to come.
 create function queued_tasks.cancel(id uuid) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
-declare
-    v_told text[];
 begin
     if cancel.id is null or not exists (select from queued_tasks.task t where t.id = cancel.id) then
         raise exception 'there is no task %', cancel.id
             using errcode = 'no_data_found', hint = 'It never was, or was removed when it was done.';
     elsif exists (select from queued_tasks.result r where r.id = cancel.id) then
         return false;
-    elsif exists (select from queued_tasks.heartbeat h where h.beat_at > clock_timestamp() - interval '1 minute') then
-        insert into queued_tasks.inbox (id, cancel) values (cancel.id, true);
-        perform queued_tasks.announce_inbox(true);
-    else
-        select c.told into v_told from queued_tasks.cancel_tasks(array[cancel.id], 'on request') c;
-        perform queued_tasks.tell(v_told);
     end if;
+    insert into queued_tasks.inbox (id, cancel) values (cancel.id, true);
+    perform queued_tasks.announce_inbox(true);
     return true;
 end $$;

@@ -308,26 +308,29 @@ async def cancel(store: Store, id: UUID) -> bool:
     return bool(await store.value("select queued_tasks.cancel($1)", id))
 
 
-async def test_sql_cancels_at_once_while_there_is_no_server(store: Store) -> None:
-    task = await store.one()
-    assert await cancel(store, task.id)
-    assert await store.state(task) == "cancelled"
-    assert not await cancel(store, task.id)
-
-
-async def test_sql_leaves_the_cancelling_to_the_servers_and_holds_back_no_claims(store: Store) -> None:
-    server, other = await store.server(), await store.another()
-    first, second = await store.add(2)
+@pytest.mark.parametrize("servers", [0, 1])
+async def test_sql_leaves_the_cancelling_to_servers_and_holds_back_no_claims(store: Store, servers: int) -> None:
+    for _ in range(servers):
+        await store.server()
+    first, second, third = await store.add(3)
+    other = await store.another()
     await other.begin()
     assert await cancel(other, second.id)
-    assert [it.id for it in await store.claim(server, 1)] == [first.id]
+    assert [it.id for it in await store.claim(await store.server(), 1)] == [first.id]
+    assert (await store.tasks.cancel([third.id], "no")).ended == (third.id,)
     await other.commit()
     await promote(store)
     assert await store.state(second) == "cancelled"
 
 
+async def test_sql_cancels_no_task_that_has_ended(store: Store) -> None:
+    task = await store.one()
+    assert await cancel(store, task.id)
+    await promote(store)
+    assert not await cancel(store, task.id)
+
+
 async def test_a_wish_to_cancel_is_rolled_back(store: Store) -> None:
-    await store.server()
     task, other = await store.one(), await store.another()
     await other.begin()
     await cancel(other, task.id)
