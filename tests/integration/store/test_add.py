@@ -74,6 +74,17 @@ async def test_a_lane_is_made_for_each_channel_priority_and_kind_of_worker(store
     assert lanes == [("mail", 0, False, False), ("mail", 5, False, False), ("mail", 0, True, False)]
 
 
+async def test_a_process_that_finds_its_lanes_there_takes_no_numbers_for_them(store: Store) -> None:
+    for _ in range(3):
+        await (await store.another()).tasks.lanes.ensure([new_task(), new_task(channel="mail")])
+    await store.one(channel="later")
+    assert await store.rows("select id, channel from queued_tasks.lane order by id") == [
+        (1, "default"),
+        (2, "mail"),
+        (3, "later"),
+    ]
+
+
 async def test_writers_that_meet_at_a_new_lane_make_it_once(store: Store) -> None:
     writers = [await store.another() for _ in range(8)]
     await asyncio.gather(*(writer.one(channel="new") for writer in writers))
