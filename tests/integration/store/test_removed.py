@@ -39,6 +39,13 @@ async def test_a_repeated_settlement_of_a_removed_task_closes_its_lease(store: S
     assert [await store.count(table) for table in ("result", "lease")] == [0, 0]
 
 
+async def test_a_removed_task_is_not_held_while_its_lease_stays(store: Store) -> None:
+    server = await store.server()
+    it = await _removed_while_its_lease_stays(store, server)
+    (other,) = await store.rows("select id from queued_tasks.task")
+    assert await store.servers.held(server, 0) == {it.lease: {other: 1}}
+
+
 @pytest.mark.parametrize("flagged", [True, False])
 async def test_a_removed_task_keeps_nothing_else_in_the_batch_from_being_recorded(store: Store, flagged: bool) -> None:
     server = await store.server()
