@@ -291,6 +291,7 @@ class QueueModel:
             end.id
             for end in ends
             if end.lease not in held
+            and not any(other.id == end.id and other.lease in held for other in ends)
             and end.id not in self.removed
             and (end.id, end.attempt, server, end.outcome, end.delay is None) not in self.recorded
         }

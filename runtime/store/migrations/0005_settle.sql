@@ -10,6 +10,10 @@
 -- An attempt that a rescuer closed as interrupted is ours by its number, yet not what we have to say of it: so whether it
 -- was recorded already is a question of the outcome, too. And one that an earlier call recorded may have been removed
 -- since, while its lease stays for the others: nothing is written of a task that is not there.
+--
+-- One call may end a task under two leases: a crash of PostgreSQL took a claim along, and the same server claimed the task
+-- again before it knew. The attempts have one number, and one lease is not there: what its run has to say is dropped, but
+-- the task is not lost.
 create function queued_tasks.settle(
     p_server uuid, p_full uuid[], p_part uuid[], p_lease uuid[], p_id uuid[], p_attempt integer[], p_outcome text[],
     p_ago float8[], p_took float8[], p_result json[], p_delay float8[],
@@ -128,7 +132,8 @@ begin
            and not exists (select from queued_tasks.attempt a
                             where a.id = u.id and a.server = p_server and a.attempt = coalesce(u.attempt, 1)
                               and u.delay is not null and a.outcome = coalesce(u.outcome, p_outcome[1]) offset 0)
-           and not exists (select from queued_tasks.tombstone s where s.id = u.id offset 0);
+           and not exists (select from queued_tasks.tombstone s where s.id = u.id offset 0)
+           and not exists (select from unnest(p_lease, p_id) h (lease, id) where h.id = u.id and h.lease = any (v_held));
     end if;
 
     if p_delay is not null then
@@ -147,11 +152,13 @@ begin
                and exists (select from queued_tasks.task t where t.id = u.id offset 0)
              order by u.id
             on conflict (id, attempt) do nothing
-            returning attempt.id, attempt.attempt
+            returning attempt.id, attempt.attempt, attempt.next_at
         )
-        select array_agg(c.id), array_agg(c.attempt + 1), array_agg(u.delay) into v_open, v_next, v_delays
-          from closed c join unnest(p_id, p_attempt, p_delay) u (id, attempt, delay)
-            on u.id = c.id and coalesce(u.attempt, 1) = c.attempt;
+        -- What was recorded is what follows: by its number an attempt may have an end of another lease in this call, too.
+        select array_agg(c.id), array_agg(c.attempt + 1),
+               array_agg(coalesce(extract(epoch from c.next_at - now())::float8, 'infinity'))
+          into v_open, v_next, v_delays
+          from closed c;
         if v_open is not null then
             select settle.lined + g.lined, settle.told || g.told into lined, told
               from queued_tasks.go_on(p_server, v_open, v_next, v_delays) g;
