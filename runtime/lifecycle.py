@@ -12,6 +12,7 @@ from .retry import Backoff, Cancel, Retry, default_backoff, delay_after
 
 MOST_TIMEOUTS: Final = 2  # the first run, and the one retry that a timeout is granted
 MOST_CRASHES: Final = 3
+PARDONED: Final = 5  # interruptions before a lost server is a crash: some are innocent, deploys interrupt long tasks
 
 _SOON: Final = 0.001  # seconds; 0 would put the task ahead of the line
 _LONGEST_MESSAGE: Final = 16_000  # characters

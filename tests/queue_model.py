@@ -322,18 +322,32 @@ class QueueModel:
         if held:
             self.give_back(server, {(lease, id) for id in held.ids}, [lease])
 
-    def rescue(self, server: ServerId) -> int | None:
-        """How many may be claimed again, None when it was rescued before."""
+    def rescue(self, server: ServerId, pardoned: int, most_crashes: int) -> int | None:
+        """How many may be claimed again, None when it was rescued before.
+
+        From `pardoned` interruptions of a task on it is a crash of the task, and crash `most_crashes` is its end.
+        """
         if server not in self.servers:
             return None
         self.servers.remove(server)
         back: list[UUID] = []
         for lease in [lease for lease, held in self.leases.items() if held.server == server]:
             back += [id for id in self.leases.pop(lease).ids if self._stands_in(id, lease)]
+        failed: list[UUID] = []
         for id in back:
-            self.recorded.add((id, self.tasks[id].next, server, "interrupted", False))
-            self.tasks[id].next += 1
-        return self._go_on(server, [(id, 0) for id in back])
+            task = self.tasks[id]
+            outcome = "crashed" if self._count(id, "interrupted") >= pardoned else "interrupted"
+            if outcome == "crashed" and self._count(id, "crashed") + 1 >= most_crashes:
+                failed.append(id)
+                self._end(task, "failed", task.next)
+            else:
+                self.recorded.add((id, task.next, server, outcome, False))
+                task.next += 1
+        self.recorded |= {(id, self.tasks[id].next, server, "failed", True) for id in failed}
+        return self._after_end(failed) + self._go_on(server, [(id, 0) for id in back if id not in failed])
+
+    def _count(self, id: UUID, outcome: str) -> int:
+        return sum(1 for record in self.recorded if record[0] == id and record[3] == outcome)
 
     def _stands_in(self, id: UUID, lease: UUID) -> bool:
         task = self.tasks.get(id)

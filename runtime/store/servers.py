@@ -11,6 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from ..intake import ALL, Intake
+from ..lifecycle import MOST_CRASHES, PARDONED
 from ..task import Json, ServerId
 from .link import LeaseLost, Link
 
@@ -158,7 +159,7 @@ class ServerStore:
 
     async def rescue(self, peer: Peer) -> int | None:
         """Take back what a lost server held: how many tasks may run again, None when it beat since or was rescued."""
-        lined = await self._link.fetch_value("rescue", peer.id, peer.beat_at)
+        lined = await self._link.fetch_value("rescue", peer.id, peer.beat_at, PARDONED, MOST_CRASHES)
         return None if lined is None else int(lined)
 
     async def orphaned(self) -> list[Peer]:

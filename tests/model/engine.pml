@@ -30,6 +30,9 @@
 #ifndef RETURNS
 #define RETURNS 0 /* attempts that are given back unstarted */
 #endif
+#ifndef LAST
+#define LAST (ATTEMPTS + 1) /* the attempt from which on the loss of its server ends a task */
+#endif
 
 /* the tables (0001_tables.sql), as committed; tasks and servers count from 0, leases and attempts from 1 */
 
@@ -685,7 +688,7 @@ end:
                     next_lease()
                 }
 
-            /* insert into attempt ... where not exists result, on conflict do nothing; go_on; commit */
+            /* insert into result or attempt ... where not exists either; go_on; commit */
             :: d_step {
                     l == LEASES + 1 ->
                     i = 0;
@@ -696,8 +699,10 @@ end:
                         :: n <= ATTEMPTS ->
                             if
                             :: ((taken[i] >> n) & 1) && !HAS_ATTEMPT(i, n) && !HAS_ENDED(i) ->
-                                closed[i] = closed[i] | (1 << n);
-                                line_up(i, n + 1)
+                                if
+                                :: n < LAST -> closed[i] = closed[i] | (1 << n); line_up(i, n + 1)
+                                :: else -> result[i] = n
+                                fi
                             :: else
                             fi;
                             n++

@@ -20,6 +20,7 @@ MEMORY = 2_000  # MB
 ENGINES = {
     "a server is lost, attempts are retried": "FAULTS=1 RETRIES=1",
     "two servers are lost": "FAULTS=2 RETRIES=0 SLOTS=1",
+    "a server is lost under tasks that may not lose another": "FAULTS=1 RETRIES=1 LAST=2",
     "PostgreSQL crashes, attempts are retried": "FAULTS=0 RETRIES=1 CRASHES=1",
     "PostgreSQL crashes, a server is lost, attempts are retried": "FAULTS=1 RETRIES=1 CRASHES=1 SLOTS=1",
     "answers are lost, attempts are given back, PostgreSQL crashes": "FAULTS=0 RETRIES=0 CRASHES=1 CUTS=1 RETURNS=1",

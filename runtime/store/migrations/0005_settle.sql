@@ -304,7 +304,7 @@ begin
 end $$;
 
 -- Store log lines, a row each: p_ago in seconds. Only while the attempt runs, so that a write that is repeated leaves no
--- second copy; p_late: also when this server has recorded the attempt's end.
+-- second copy; p_late: also when this server has recorded the attempt's end, and nobody else in its name.
 create function queued_tasks.write_logs(
     p_server uuid, p_lease uuid[], p_id uuid[], p_attempt integer[], p_ago float8[], p_level smallint[], p_logger text[],
     p_message text[], p_exception text[], p_late boolean
@@ -315,11 +315,13 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_held uuid[];
+    v_late boolean;
 begin
     with held as (
         select l.id from queued_tasks.lease l where l.id = any (p_lease) and l.server = p_server order by l.id for share
     )
     select coalesce(array_agg(h.id), '{}') into v_held from held h;
+    v_late := p_late and not exists (select from queued_tasks.server s where s.id = p_server and s.end_reason = 'lost');
 
     -- in a new statement: the one above may have waited for the end of some of these attempts
     insert into queued_tasks.log (task_id, attempt, at, level, logger, message, exception)
@@ -330,7 +332,7 @@ begin
       left join lateral (select a.server, a.outcome from queued_tasks.attempt a
                           where a.id = u.id and a.attempt = u.attempt offset 0) a on true
      where case when r.attempt is null and a.outcome is null then u.lease = any (v_held)
-                else p_late and (r.server = p_server and r.attempt = u.attempt
+                else v_late and (r.server = p_server and r.attempt = u.attempt
                                  or a.server = p_server and a.outcome <> 'interrupted') end
        and exists (select from queued_tasks.task t where t.id = u.id offset 0)
      order by u.place;

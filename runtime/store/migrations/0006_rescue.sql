@@ -5,7 +5,13 @@
 -- row), the next one for its settlements (they hold the lease rows), and only the last, with a snapshot taken after both,
 -- can tell which attempts are still without an end. A single statement would look before it has waited. It waits for a
 -- moment at most: the rescuer has its own lease to keep.
-create function queued_tasks.rescue(p_server uuid, p_beat_at timestamptz) returns integer
+--
+-- A task may have taken the server along: a container that needs too much memory is killed as a whole, so no supervisor
+-- is left to count that. From p_pardoned interruptions on the loss of its server counts as a crash of the task, and the
+-- crash number p_most_crashes ends it.
+create function queued_tasks.rescue(
+    p_server uuid, p_beat_at timestamptz, p_pardoned integer, p_most_crashes integer
+) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -15,8 +21,11 @@ declare
     v_leases   uuid[];
     v_ids      uuid[];
     v_attempts integer[];
-    v_lined    integer;
+    v_failed   uuid[];
+    v_lined    integer := 0;
     v_told     text[];
+    v_more     integer;
+    v_topics   text[];
 begin
     delete from queued_tasks.heartbeat h where h.server = p_server and h.beat_at = p_beat_at;
     if not found then
@@ -35,22 +44,48 @@ begin
     end if;
     perform queued_tasks.free_tokens(v_leases, v_ids);
 
-    with closed as (
-        insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at)
-        select u.id, u.attempt, 'interrupted', p_server, now(), now()
+    with open as materialized (
+        select u.id, u.attempt, h.crashes,
+               case when h.crashes is not null then 'WorkerDied' end as exception_name,
+               format('the task''s server was lost under it, which counts as a crash after %s interruptions: %s times now',
+                      h.interruptions, h.crashes) as message
           from unnest(v_ids, v_attempts) u (id, attempt)
+          left join lateral (
+               select count(*) filter (where a.outcome = 'interrupted') as interruptions,
+                      count(*) filter (where a.outcome = 'crashed') + 1 as crashes
+                 from queued_tasks.attempt a
+                where a.id = u.id and u.attempt > p_pardoned
+               having count(*) filter (where a.outcome = 'interrupted') >= p_pardoned offset 0) h on true
          where exists (select from queued_tasks.task t where t.id = u.id offset 0)
            and not exists (select from queued_tasks.result r where r.id = u.id offset 0)
-         order by u.id
+           and not exists (select from queued_tasks.attempt a where a.id = u.id and a.attempt = u.attempt offset 0)
+    ), failed as (
+        insert into queued_tasks.result (id, state, attempt, server, started_at, ended_at, exception_name, exception_message)
+        select o.id, 'failed', o.attempt, p_server, now(), now(), o.exception_name, o.message
+          from open o where o.crashes >= p_most_crashes order by o.id
+        on conflict (id) do nothing
+        returning result.id
+    ), closed as (
+        insert into queued_tasks.attempt (id, attempt, outcome, server, started_at, ended_at,
+                                          exception_name, exception_message)
+        select o.id, o.attempt, case when o.crashes is null then 'interrupted' else 'crashed' end, p_server, now(), now(),
+               o.exception_name, case when o.crashes is not null then o.message end
+          from open o where coalesce(o.crashes, 0) < p_most_crashes order by o.id
         on conflict (id, attempt) do nothing
         returning attempt.id, attempt.attempt
     )
-    select array_agg(c.id), array_agg(c.attempt + 1) into v_ids, v_attempts from closed c;
-    if v_ids is null then
-        return 0;
+    select array_agg(c.id), array_agg(c.attempt + 1), (select array_agg(f.id) from failed f)
+      into v_ids, v_attempts, v_failed
+      from closed c;
+    if v_failed is not null then
+        select e.lined, e.told into v_lined, v_told from queued_tasks.after_end(v_failed, v_failed) e;
     end if;
-    select g.lined, g.told into v_lined, v_told
-      from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
+    if v_ids is not null then
+        select g.lined, g.told into v_more, v_topics
+          from queued_tasks.go_on(p_server, v_ids, v_attempts, array_fill(0::float8, array[cardinality(v_ids)])) g;
+        v_lined := v_lined + v_more;
+        v_told := v_told || v_topics;
+    end if;
     perform queued_tasks.tell(v_told);
     return v_lined;
 end $$;

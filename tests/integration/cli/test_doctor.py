@@ -181,7 +181,7 @@ async def test_a_server_that_was_lost_until_one_of_its_name_is_back(database: st
     await beat(rows, "web-2")
     await change(
         database,
-        "select queued_tasks.rescue(h.server, h.beat_at) "
+        "select queued_tasks.rescue(h.server, h.beat_at, 5, 3) "
         "from queued_tasks.heartbeat h join queued_tasks.server s on s.id = h.server where s.name = 'web-1'",
     )
     (finding,) = await found(database, "servers")

@@ -19,7 +19,7 @@ async def lose(database: str, server: UUID) -> None:
     """What a peer does when a server is dead."""
     async with connected(database) as connection:
         await connection.execute(
-            "select queued_tasks.rescue(server, beat_at) from queued_tasks.heartbeat where server = $1", server
+            "select queued_tasks.rescue(server, beat_at, 5, 3) from queued_tasks.heartbeat where server = $1", server
         )
 
 

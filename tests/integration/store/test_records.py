@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from queued_tasks.runtime.ids import new_id
+from queued_tasks.runtime.lifecycle import MOST_CRASHES, PARDONED
 from queued_tasks.runtime.task import ContextWrite, LogWrite, ServerId
 from tests.store import Store, ended
 
@@ -33,8 +36,13 @@ async def test_a_log_line_that_comes_after_the_recorded_end_is_kept(store: Store
     assert await store.count("log") == 1
 
 
-async def test_a_log_line_that_comes_after_a_rescue_is_refused(store: Store) -> None:
+@pytest.mark.parametrize("lost", [0, PARDONED, PARDONED + MOST_CRASHES - 1])
+async def test_a_log_line_that_comes_after_a_rescue_is_refused(store: Store, lost: int) -> None:
     await store.one()
+    for _ in range(lost):
+        server = await store.server()
+        await store.claim(server)
+        await store.rescue(server)
     server = await store.server()
     it = await store.claim_one(server)
     await store.rescue(server)

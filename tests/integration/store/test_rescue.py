@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from queued_tasks.runtime.errors import DatabaseUnavailable
+from queued_tasks.runtime.lifecycle import MOST_CRASHES, PARDONED
 from queued_tasks.runtime.store.link import LeaseLost
 from queued_tasks.runtime.store.servers import Beat
+from queued_tasks.runtime.task import Claimed
 from tests.store import Store, blocked, ended
 
 BEAT = Beat(lock_key=None, state="running", workers=1, slots=1, busy=1, details={})
@@ -31,6 +33,68 @@ async def test_a_rescue_counts_as_no_failure(store: Store) -> None:
     await store.rescue(server)
     it = await store.claim_one(await store.server())
     assert (it.failures, it.crashes) == (0, 0)
+
+
+async def _lost(store: Store, times: int = 1) -> Claimed:
+    """A task that so many servers are lost under, one after the other, as the last of them had claimed it."""
+    for _ in range(times):
+        server = await store.server()
+        claimed = await store.claim_one(server)
+        await store.rescue(server)
+    return claimed
+
+
+async def test_the_loss_of_its_server_is_a_crash_of_a_task_that_was_interrupted_often(store: Store) -> None:
+    await store.one()
+    await _lost(store, PARDONED)
+    assert (await _lost(store)).crashes == 0
+    it = await store.claim_one(await store.server())
+    assert (it.attempt, it.failures, it.crashes) == (PARDONED + 2, 0, 1)
+    outcomes = await store.rows("select outcome from queued_tasks.attempt order by attempt")
+    assert outcomes == ["interrupted"] * PARDONED + ["crashed"]
+
+
+async def test_a_task_that_takes_one_server_after_the_other_along_ends_failed(store: Store) -> None:
+    task = await store.one(unique_key="k")
+    child, other = await store.one(parents=(task.id,)), await store.one(priority=-1)
+    for _ in range(PARDONED + MOST_CRASHES - 1):
+        server = await store.server()
+        assert [it.id for it in await store.claim(server, 1)] == [task.id]
+        assert await store.rescue(server) == 1
+    lost, server = await store.server("lost"), await store.server()
+    claimed = [it.id for it in await store.claim(lost)]
+    assert (claimed, await store.rescue(lost)) == ([task.id, other.id], 1)
+    assert [it.id for it in await store.claim(server)] == [other.id]
+    read = await store.reads.task(task.id)
+    assert read is not None
+    assert (read.state, read.attempt, read.server) == ("failed", PARDONED + MOST_CRASHES, "lost")
+    assert (read.exception_name, read.exception_message) == (
+        "WorkerDied",
+        "the task's server was lost under it, which counts as a crash after 5 interruptions: 3 times now",
+    )
+    assert (await store.state(child), await store.count("unique_task")) == ("failed", 0)
+
+
+@pytest.mark.parametrize(("outcome", "delay"), [("retry", 0.0), ("blocked", 0.0), ("failed", 0.0)])
+async def test_only_interruptions_make_the_loss_of_its_server_a_crash(store: Store, outcome: str, delay: float) -> None:
+    await store.one()
+    server = await store.server()
+    for _ in range(PARDONED):
+        await store.run(server, outcome, delay=delay)
+    await _lost(store)
+    assert (await store.claim_one(server)).crashes == 0
+
+
+async def test_a_retry_that_runs_elsewhere_is_not_ended_by_the_loss_of_the_server_before(store: Store) -> None:
+    await store.one()
+    await _lost(store, PARDONED + MOST_CRASHES - 1)
+    await store.one()
+    lost, other = await store.server(), await store.server()
+    first, _ = await store.claim(lost)
+    await store.settle(lost, ended(first, "failed", delay=0.0), part=[first.lease])
+    running = await store.claim_one(other)
+    await store.rescue(lost)
+    assert (running.id, await store.state(running)) == (first.id, "doing")
 
 
 async def test_a_second_rescue_finds_nothing(store: Store) -> None:
