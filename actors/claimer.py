@@ -116,7 +116,8 @@ class Claimer(Actor[ClaimerMessage]):
             case Wake(newest_lane, count, turn):
                 self._leave_some(count, turn)
                 self._told_lane = max(self._told_lane, newest_lane)
-                self._lanes_changed |= newest_lane == ANY_LANE
+                # an older one may have been made later: it has its number from before
+                self._lanes_changed |= newest_lane == ANY_LANE or not self._store.lanes.knows(newest_lane)
                 self._look_again()
             case Tick():
                 now = time.monotonic()
@@ -241,7 +242,9 @@ class Claimer(Actor[ClaimerMessage]):
 
         Claims commit without waiting for a disk or a standby, settlements do wait: they must not be left behind.
         """
-        held = sum(room.held for kind in self._kinds.values() for room in kind.rooms.values())
+        rooms = {worker: room for kind in self._kinds.values() for worker, room in kind.rooms.items()}
+        leaving = sum(post.busy for worker, post in self._vitals.posts.items() if worker not in rooms)
+        held = sum(room.held for room in rooms.values()) + leaving
         recordable = max(MOST_UNRECORDED - (self._vitals.claimed - self._vitals.closed - held), 0)
         if not recordable and self._catching_up is None:
             self._catching_up = asyncio.get_running_loop().call_later(CATCH_UP_EVERY, self._catch_up)

@@ -55,11 +55,15 @@ class Reporter:
         self._changed.append(running)
         if self._reporting:
             return
-        self._reporting = True
-        if get_ident() == self._thread:
-            self._report_contexts_later()
-        else:
-            self._loop.call_soon_threadsafe(self._report_contexts_later)
+        try:
+            self._reporting = True
+            if get_ident() == self._thread:
+                self._report_contexts_later()
+            else:
+                self._loop.call_soon_threadsafe(self._report_contexts_later)
+        except BaseException:  # a plain function may be interrupted anywhere
+            self._reporting = False
+            raise
 
     def commit(self, running: Running, call: int) -> None:
         """Ask for the whole context, as it stands, to be stored; the answer to `call` says that it is."""

@@ -107,9 +107,13 @@ class Line:
         return None
 
     def late(self) -> list[int]:
-        """What runs, if it was told to end."""
+        """What runs, if it was told to end, or should have ended: a hook behind the function is not interrupted."""
         with self._changed:
-            return [self._running.attempt.no] if self._running is not None and self._running.why else []
+            running = self._running
+            if running is None:
+                return []
+            overdue = running.deadline is not None and time.monotonic() > running.deadline
+            return [running.attempt.no] if running.why or overdue else []
 
     def drain(self) -> list[int]:
         """Let nothing start any more; the numbers of what has not started."""

@@ -66,6 +66,7 @@ from .worker import DRAIN_GRACE, Worker
 # incarnation gives them back.
 FATAL = Restarts(most=0)
 LOOK_FOR_DUE = 10.0  # seconds between two looks at tasks for later, where notifications tell of new ones
+RECORDED_YET = 0.1  # seconds between two looks whether all that ended is recorded
 FIRST_PAUSE = 0.02  # seconds after which a claim that found nothing is repeated when nobody notifies
 
 
@@ -343,6 +344,9 @@ async def run_incarnation(our: Incarnation, draining: asyncio.Event, start: Star
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace + DRAIN_GRACE + 5):
                     await gone.wait()
+                    # PostgreSQL is away: it has as long to come back
+                    while our.vitals.claimed > our.vitals.closed:  # noqa: ASYNC110  # counts, of several actors
+                        await asyncio.sleep(RECORDED_YET)
         with suppress(DatabaseUnavailable):
             await servers.leave(identity.id, "stopped")
     finally:

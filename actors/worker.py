@@ -181,6 +181,8 @@ class Worker(Actor[WorkerMessage]):
             case Activate():
                 self._standby = False
                 self._process.send(wire.Activate())
+            case wire.Active() if self._leave_by is not None:
+                pass  # it was told to leave while its start hooks ran
             case wire.Active(slots):
                 self._active = True
                 self._own.first_memory = self._process.usage().memory

@@ -39,13 +39,14 @@ _opened: WeakKeyDictionary[asyncio.AbstractEventLoop, QueuedTasks] = WeakKeyDict
 
 async def _request_handle(connection: HTTPConnection) -> AsyncIterator[QueuedTasks]:
     everywhere = _application_handle(connection)
+    if connection.scope["type"] != "http":  # it may stay open for days, and has no response
+        yield everywhere
+        return
     outbox = Outbox(everywhere.backend, together=True, patience=PATIENCE)
     try:
         yield QueuedTasks(everywhere.backend, outbox, everywhere.settings)
         await outbox.flush()
     except DatabaseUnavailable as error:
-        if connection.scope["type"] != "http":
-            raise
         raise HTTPException(
             503, "The task queue can't be reached: try again in a moment.", {"Retry-After": _RETRY_AFTER}
         ) from error

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger as loguru_logger
@@ -51,7 +51,7 @@ class Lines:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._lock = Lock()
+        self._lock = RLock()  # a finalizer that runs while it is held may log
         self._waiting: deque[tuple[float, int | None, wire.Record]] = deque()
         self._text = 0
         self._dropped: Counter[int | None] = Counter()

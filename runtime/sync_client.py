@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from .blocking import block_on, runs_loop
+from .blocking import block_on, refuse_on_loop, runs_loop
 from .client import Client
 from .current import Block, making
 from .entry import Entry
@@ -158,6 +158,7 @@ class SyncQueuedTasks:
 
     def _write(self, work: Coroutine[Any, Any, T]) -> T:
         self._check_process(work)
+        refuse_on_loop(work.close)  # first: whoever has the turn may wait for this very loop
         with self._turn:
             return self._block(work, own_code=True)
 

@@ -40,6 +40,10 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._known.values())
 
+    def knows(self, id: int) -> bool:
+        """Whether there was such a lane when they were read."""
+        return id in self._known
+
     def id_of(self, task: NewTask) -> int:
         """The lane of a task, once `ensure` has seen it."""
         return self._ids[_key(task)]

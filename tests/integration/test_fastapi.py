@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any
 from unittest.mock import patch
 from uuid import UUID
@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
 from queued_tasks.integrations import fastapi as integration
@@ -112,6 +112,13 @@ async def everywhere(request: Request, background: BackgroundTasks) -> None:
         await handle.add_task(work, "from the background")
 
     background.add_task(after)
+
+
+@router.websocket("/socket")
+async def socket_of(websocket: WebSocket, tasks: Tasks) -> None:
+    await websocket.accept()
+    while True:
+        tasks.add_task(work, await websocket.receive_text())
 
 
 @router.post("/ask")
@@ -340,3 +347,27 @@ async def test_without_lifespan_the_error_names_the_cure(database: str) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
         await http.post("/inject")
     assert "FastAPI(lifespan=lifespan)" in str(errors[0])
+
+
+async def test_what_a_websocket_adds_is_written_while_it_is_open_and_kept_when_it_closes(
+    database: str, rows: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUEUE_DATABASE_URL", database)
+
+    async def are_written(count: int) -> bool:
+        return bool(await rows.fetchval("select count(*) from queued_tasks.task") == count)
+
+    async def send(_: object) -> None: ...
+
+    app, said_to_it = application(), asyncio.Queue[dict[str, Any]]()
+    scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b"", "subprotocols": []}
+    said_to_it.put_nowait({"type": "websocket.connect"})
+    async with app.router.lifespan_context(app):
+        serving = asyncio.create_task(app(scope, said_to_it.get, send))
+        said_to_it.put_nowait({"type": "websocket.receive", "text": "while it is open"})
+        await wait_until(lambda: are_written(1))
+        said_to_it.put_nowait({"type": "websocket.receive", "text": "as it closes"})
+        said_to_it.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        with suppress(WebSocketDisconnect):
+            await serving
+        await wait_until(lambda: are_written(2))

@@ -59,3 +59,19 @@ async def test_contexts_that_threads_change_at_once_are_all_reported(monkeypatch
     reporter._changed = Meeting()
     await asyncio.gather(*(asyncio.to_thread(reporter.context_changed, changed(no)) for no in range(THREADS)))
     await wait_until(lambda: sorted(sent.nos) == [*range(THREADS)], deadline=5)
+
+
+async def test_after_an_interrupt_amid_a_change_contexts_are_reported_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONTEXT_PAUSE", 0.0)
+    sent = Sent()
+    reporter = Reporter(cast("Mailbox[Any]", sent))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "get_ident", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reporter.context_changed(changed(1))
+    reporter.context_changed(changed(2))
+    await wait_until(lambda: sent.nos == [1, 2], deadline=5)
+
+
+def _interrupted() -> int:
+    raise KeyboardInterrupt

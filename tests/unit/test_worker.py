@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from queued_tasks.actors import worker as module
-from queued_tasks.actors.messages import Colleagues, Died, Outcomes, Place, Tick, Unstarted
+from queued_tasks.actors.messages import Colleagues, Died, Drain, Outcomes, Place, Tick, Unstarted, WorkerJoined
 from queued_tasks.actors.vitals import Vitals
 from queued_tasks.actors.worker import Worker
 from queued_tasks.runtime import wire
@@ -47,8 +47,9 @@ class Stage:
         self._clock = clock
         self._process = process
         self._settler: ActorRef[Any] = ActorRef("settler")
+        self.claimer: ActorRef[Any] = ActorRef("claimer")
         nobody: ActorRef[Any] = ActorRef("nobody")
-        colleagues = Colleagues(nobody, nobody, self._settler, nobody, nobody)
+        colleagues = Colleagues(nobody, self.claimer, self._settler, nobody, nobody)
         self.worker = Worker(1, lambda: None, argument(kind), colleagues, Vitals(), standby=False)
         self.worker.ref = ActorRef("worker")
 
@@ -177,3 +178,10 @@ async def test_what_a_sync_worker_should_have_begun_counts_as_running_until_it_d
     assert (no, held.claimed.id, held.started is not None) == (1, waiting.id, True)
     await sync_stage.dies(begun=0)
     assert (sync_stage.outcomes(), sync_stage.given_back()) == ({}, [waiting])
+
+
+async def test_one_that_was_told_to_leave_while_it_started_does_not_join(stage: Stage) -> None:
+    await stage.worker.receive(wire.Ready())
+    await stage.worker.receive(Drain(1.0))
+    await stage.worker.receive(wire.Active(10))
+    assert not any(isinstance(message, WorkerJoined) for message in stage.claimer._queue)

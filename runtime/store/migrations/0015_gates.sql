@@ -64,12 +64,13 @@ begin
             where k.channel = p_gate.channel and k.seq >= p_low and (k.server = p_server or not p_gate.per_server)));
 end $$;
 
--- How many tasks of a channel with a rate may start now: a token bucket, which begins full and holds one period's worth.
+-- How many tasks of a channel with a rate may start now: a token bucket, which begins full and holds one period's worth. A
+-- clock that is set back fills it like one that goes on: otherwise nothing would start for as long.
 create function queued_tasks.rate_room(p_gate queued_tasks.gate, p_level float8, p_at timestamptz) returns float8
 language sql
 as $$
     select coalesce(least(p_gate.rate_count,
-                          p_level + greatest(extract(epoch from clock_timestamp() - p_at), 0)
+                          p_level + abs(extract(epoch from clock_timestamp() - p_at))
                                     * p_gate.rate_count / p_gate.rate_period),
                     p_gate.rate_count)
 $$;

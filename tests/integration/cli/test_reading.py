@@ -288,7 +288,7 @@ async def test_wrong_usage_ends_with_2(database: str, command: tuple[str, ...]) 
 
 async def test_serving_without_an_app_is_an_error_with_a_cure(database: str, tmp_path: Path) -> None:
     ran = await queued_tasks("serve", database=database, cwd=tmp_path)
-    assert (ran.code, "add --app module:attribute" in ran.err) == (1, True)
+    assert (ran.code, "add --app module:attribute" in ran.err) == (2, True)
 
 
 # ---- migrate

@@ -24,6 +24,7 @@ from queued_tasks import (
     TaskSpec,
     TaskState,
 )
+from queued_tasks.runtime.hooks import HookTask, on_post_create
 from tests.apps import inside, work
 from tests.servers import ROOT, Rows, marks
 from tests.waiting import wait_until
@@ -206,3 +207,28 @@ async def test_a_failing_connection_leaves_no_thread_behind() -> None:
     with pytest.raises(DatabaseUnavailable, match="is the URL right"):
         await asyncio.to_thread(run)
     assert not [thread for thread in threading.enumerate() if thread.name == "queued-tasks"]
+
+
+async def test_a_hook_that_writes_with_the_handle_that_calls_it_is_refused(database: str) -> None:
+    handle: Any = None
+    refused: list[str] = []
+
+    def write_again(_: HookTask) -> None:
+        if not refused:
+            try:
+                handle.add_task(work.add, 3, 4).get_task_id()
+            except InvalidState as error:
+                refused.append(str(error))
+
+    def write() -> None:
+        nonlocal handle
+        with QueuedTasks.sync(database) as handle:
+            handle.add_task(work.add, 1, 2).get_task_id()
+
+    on_post_create(write_again)
+    try:
+        async with asyncio.timeout(LIMIT):
+            await asyncio.to_thread(write)
+    finally:
+        on_post_create.remove(write_again)
+    assert "an event loop runs in it" in refused[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -86,6 +87,26 @@ async def test_a_server_can_be_told_to_leave_while_the_database_is_away(
         async with running_server(database):
             for ref in refs:
                 await ref.wait(LIMIT)
+
+
+async def test_what_has_ended_is_recorded_before_a_server_leaves_if_the_database_is_back_in_time(
+    database: str, tasks: QueuedTasks, rows: Rows, tmp_path: Path
+) -> None:
+    async with proxied(database) as (proxy, dsn), running_server(dsn) as server:
+        refs = await held_tasks(tasks, tmp_path, 3)
+        await wait_until(lambda: started(tmp_path) == 3)
+        proxy.cut()
+        await wait_until(lambda: "PostgreSQL is away" in server.said)
+        server.signal(signal.SIGTERM)
+        go(tmp_path)
+        await wait_until(lambda: not server.workers())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(4):
+                await server.exited()
+        await proxy.open()
+        assert await server.exited() == 0
+    assert [await ref.get_state() for ref in refs] == ["done"] * 3
+    assert await rows.value("select count(*) from queued_tasks.attempt") == 0
 
 
 async def test_cut_connections_are_opened_again_with_a_new_session_lock(

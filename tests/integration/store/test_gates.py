@@ -318,6 +318,18 @@ async def test_a_rate_lets_through_what_time_has_refilled(store: Store) -> None:
     assert len(await store.claim(server)) == 2
 
 
+async def test_a_clock_that_is_set_back_holds_up_no_rate(store: Store) -> None:
+    await limit(store, "@6/h")
+    await store.add(20, channel="mail")
+    server = await store.server()
+    assert len(await store.claim(server)) == 6
+    await store.value("update queued_tasks.gate_state set at = at + interval '1 day' returning 1")
+    assert len(await store.claim(server)) == 6
+    assert await store.claim(server) == []
+    await store.value("update queued_tasks.gate_state set at = at - interval '20 minutes 1 second' returning 1")
+    assert len(await store.claim(server)) == 2
+
+
 async def test_the_ends_of_tasks_refill_no_rate(store: Store) -> None:
     await limit(store, "3@3/h")
     await store.add(6, channel="mail")

@@ -11,7 +11,7 @@ import pytest
 from queued_tasks.actors import claimer, kind
 from queued_tasks.actors.claimer import Claimer
 from queued_tasks.actors.messages import Freed, Opened, Tick, Wake, WorkerJoined
-from queued_tasks.actors.vitals import Vitals
+from queued_tasks.actors.vitals import Vitals, WorkerVitals
 from queued_tasks.runtime.actor import ActorRef
 from queued_tasks.runtime.intake import ALL
 from queued_tasks.runtime.lines import VERY_LATE
@@ -198,3 +198,22 @@ async def test_no_more_is_claimed_while_what_has_ended_is_not_recorded(store: St
     await wait_until(lambda: stage.looks_again)
     await stage.passes(0.5)
     assert len(stage.claimed) == 2 * SLOTS
+
+
+async def test_what_runs_in_workers_that_leave_holds_nobody_back(store: Store, stage: Stage) -> None:
+    await store.add(SLOTS)
+    stage.vitals.claimed += claimer.MOST_UNRECORDED
+    stage.vitals.posts[9] = WorkerVitals(SLOTS, busy=claimer.MOST_UNRECORDED)
+    await stage.joins()
+    assert len(stage.claimed) == SLOTS
+
+
+async def test_a_lane_whose_number_is_older_than_the_newest_is_found(store: Store, stage: Stage) -> None:
+    await store.add(1)
+    await stage.joins()
+    await stage.tells(Wake(1_000, 1, "another"))
+    other = await store.another()
+    left = await other.add(2, channel="mail")
+    (lane,) = await store.rows("select id from queued_tasks.lane where channel = 'mail'")
+    await stage.tells(Wake(lane, 2, "late"))
+    assert stage.claimed[1:] == ids(left)
