@@ -127,6 +127,18 @@ async def test_a_time_that_the_clock_of_the_database_has_not_reached_is_not_fire
     assert (await hourly.fire(hourly.due(-2)), await hourly.fires()) == (Fired.EARLY, [])
 
 
+async def test_a_clock_that_was_ahead_and_is_set_back_silences_nothing(hourly: Cluster) -> None:
+    ahead = await hourly.connection.fetchval(
+        "insert into queued_tasks.schedule_fire (name, due_at, task) values ('hourly', $1, $2) returning due_at",
+        hourly.due(-24),
+        new_id(),
+    )
+    assert await hourly.fire(hourly.due(1)) is Fired.FIRED
+    assert await hourly.fire(hourly.due(0)) is Fired.SKIPPED, "the one before is running"
+    (row,) = await hourly.store.look()
+    assert (row.after, ahead > row.now) == (hourly.due(0), True)
+
+
 async def test_a_time_from_before_the_schedule_was_known_is_not_fired(cluster: Cluster) -> None:
     await cluster.declare(HOURLY, since=timedelta(0))
     assert await cluster.fire(cluster.due(1)) == Fired.TAKEN

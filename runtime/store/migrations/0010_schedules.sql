@@ -52,8 +52,10 @@ begin
         return 'paused';
     elsif p_due > clock_timestamp() then
         return 'early';
+    -- what is due later than now was seen to by a clock that was ahead, and has been set back since
     elsif p_due <= v_schedule.since
-          or exists (select from queued_tasks.schedule_fire f where f.name = p_name and f.due_at >= p_due) then
+          or exists (select from queued_tasks.schedule_fire f
+                      where f.name = p_name and f.due_at between p_due and clock_timestamp()) then
         return 'taken';
     end if;
 
@@ -83,7 +85,8 @@ create function queued_tasks.is_running(p_name text) returns boolean
 language sql stable as $$
     select exists (select from queued_tasks.task t
                     where t.id = (select f.task from queued_tasks.schedule_fire f
-                                   where f.name = p_name and f.task is not null order by f.due_at desc limit 1)
+                                   where f.name = p_name and f.task is not null and f.due_at <= clock_timestamp()
+                                   order by f.due_at desc limit 1)
                       and not exists (select from queued_tasks.result r where r.id = t.id)
                       and not exists (select from queued_tasks.stopped s where s.id = t.id))
 $$;
