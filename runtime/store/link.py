@@ -191,10 +191,10 @@ class Link:
             return await connection.fetch(self._statements[statement], *args, timeout=timeout)  # type: ignore[no-any-return]
 
     async def _connected(self, session: int | None = None) -> asyncpg.Connection:
-        closed = self._connection is None or self._connection.is_closed()
-        if session is not None and (closed or session != self._session):
+        opened = self.open_session
+        if session is not None and session != opened:
             raise DatabaseUnavailable("The connection to PostgreSQL was lost; it is opened again.")
-        if closed:
+        if opened is None:
             self._connection = await asyncpg.connect(
                 self._dsn,
                 timeout=CONNECT_TIMEOUT,

@@ -17,9 +17,14 @@ TERMINATE = "select pg_terminate_backend(pid) from pg_stat_activity where applic
 
 
 @pytest.fixture
-async def link(database: str) -> AsyncIterator[Link]:
+async def tasks(database: str, store: Store) -> AsyncIterator[TaskStore]:
+    """A store that knows a lane of before the failover, and has not yet noticed that."""
     link = Link(database, SCHEMA, name="writer")
-    yield link
+    tasks = TaskStore(link)
+    await tasks.add([new_task(channel="mail")])
+    await store.rows(FORGET)
+    await store.rows(TERMINATE)
+    yield tasks
     await link.close()
 
 
@@ -34,21 +39,14 @@ async def _carried_out(call: Callable[[], Awaitable[object]]) -> None:
     await wait_until(attempt)
 
 
-async def test_a_task_is_written_into_a_lane_that_is_there(store: Store, link: Link) -> None:
-    tasks = TaskStore(link)
-    await tasks.add([new_task(channel="mail")])
-    await store.rows(FORGET)
-    await store.rows(TERMINATE)
+async def test_a_task_is_written_into_a_lane_that_is_there(store: Store, tasks: TaskStore) -> None:
     later = new_task(channel="mail")
     await _carried_out(lambda: tasks.add([later], repeat=True))
     assert [it.id for it in await store.claim(await store.server())] == [later.id]
 
 
-async def test_what_a_task_added_is_written_into_one_too(store: Store, link: Link) -> None:
-    tasks, server = TaskStore(link), await store.server()
-    await tasks.add([new_task(channel="mail")])
-    await store.rows(FORGET)
-    await store.rows(TERMINATE)
+async def test_what_a_task_added_is_written_into_one_too(store: Store, tasks: TaskStore) -> None:
+    server = await store.server()
     await store.one()
     (claimed,) = await store.claim(server)
     later = new_task(channel="mail")
@@ -58,11 +56,7 @@ async def test_what_a_task_added_is_written_into_one_too(store: Store, link: Lin
     assert [it.id for it in await store.claim(server)] == [later.id]
 
 
-async def test_parts_of_a_batch_are_written_into_one_too(store: Store, link: Link) -> None:
-    tasks = TaskStore(link)
-    await tasks.add([new_task(channel="mail")])
-    await store.rows(FORGET)
-    await store.rows(TERMINATE)
+async def test_parts_of_a_batch_are_written_into_one_too(store: Store, tasks: TaskStore) -> None:
     later = new_task(channel="mail")
 
     async def add() -> None:
