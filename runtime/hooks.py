@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -121,6 +122,7 @@ on_post_run = HookPoint("on_post_run")
 on_worker_start = HookPoint("on_worker_start")
 on_worker_stop = HookPoint("on_worker_stop")
 
+LONGEST: Final = 10.0  # seconds that an async hook around a creation may take: what else is added waits for it
 POST_CREATE_FAILED: Final = "A hook of on_post_create failed; the task goes on."
 
 _state = SimpleNamespace()
@@ -138,16 +140,32 @@ def refuse_or_change(task: HookTask) -> None:
 
 
 async def refuse_or_change_async(task: HookTask) -> None:
-    """Call the async pre-create hooks; what one of them raises goes through and refuses the task."""
+    """Call the async pre-create hooks; what one of them raises goes through and refuses the task.
+
+    Raises:
+        InvalidTask: one of them takes too long.
+    """
     for hook in on_pre_create.asynchronous:
-        await cast("Awaitable[object]", hook(task))
+        try:
+            async with asyncio.timeout(LONGEST) as limit:
+                await cast("Awaitable[object]", hook(task))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise InvalidTask(
+                f"{getattr(hook, '__qualname__', hook)}, a hook of on_pre_create, has not answered within {LONGEST:g} s"
+                ", so the task is not added: give what it waits for a shorter timeout."
+            ) from None
 
 
 async def created(tasks: Sequence[HookTask]) -> list[tuple[HookTask, str]]:
-    """Call the post-create hooks for tasks that were written; what they raise is logged, and returned as text."""
+    """Call the post-create hooks for tasks that were written; what they raise is logged, and returned as text.
+
+    One that takes too long has failed, and those behind it are not called for this task.
+    """
     failures: list[tuple[HookTask, str]] = []
     for task in tasks:
-        for error in await run_all(on_post_create, task):
+        for error in await _run_in_time(on_post_create, task):
             # not as the exception itself: the default log of loguru shows the values of variables, which may be secrets
             trace = formatted(type(error), error, error.__traceback__) or ""
             failures.append((task, trace))
@@ -166,6 +184,14 @@ async def run_all(point: HookPoint, *args: object, **kwargs: object) -> list[Exc
         except Exception as error:
             errors.append(error)
     return errors
+
+
+async def _run_in_time(point: HookPoint, task: HookTask) -> list[Exception]:
+    try:
+        async with asyncio.timeout(LONGEST):
+            return await run_all(point, task)
+    except TimeoutError:  # those of the hooks themselves are among what is returned
+        return [TimeoutError(f"a hook of {point.name} has not answered within {LONGEST:g} s")]
 
 
 def run_all_sync(point: HookPoint, *args: object, **kwargs: object) -> list[Exception]:

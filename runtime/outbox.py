@@ -153,9 +153,15 @@ class Outbox:
     async def write(self, wanted: Entry | None = None) -> None:
         """Write what was added, as `flush` does, but leave it to the next await to raise what was refused.
 
-        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few
-        tasks that came meanwhile, and those behind it would find as few.
+        Returns when the post-create hooks have been called. `wanted`: take no turn once somebody else's has decided
+        this one. Whoever took one then would write the few tasks that came meanwhile, and those behind it would find as
+        few.
         """
+        await self.put(wanted)
+        await self.tell()
+
+    async def put(self, wanted: Entry | None = None) -> None:
+        """As `write`, without the hooks: see `tell`."""
         if not len(self):
             return
         if self._relay.holder is not None and self._relay.holder is asyncio.current_task():
@@ -181,6 +187,14 @@ class Outbox:
             raise self._gave_up() from None
         finally:
             self._relay.pass_on()
+
+    @property
+    def untold(self) -> bool:
+        """Whether post-create hooks are still to be called."""
+        return bool(self._written)
+
+    async def tell(self) -> None:
+        """Call the post-create hooks for what was written."""
         written, self._written = self._written, []
         for task, trace in await hooks.created(written):
             with suppress(QueuedTasksError):

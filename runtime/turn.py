@@ -13,13 +13,17 @@ _LONGEST_PAUSE = 5.0  # seconds between two tries in the background
 
 
 class TurnFlush:
-    """Writes an outbox at the end of the event loop's turn, and goes on until it is empty."""
+    """Writes an outbox at the end of the event loop's turn, and goes on until it is empty.
+
+    It doesn't wait for post-create hooks: the next tasks are written meanwhile.
+    """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._called = False
         self._running: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
         outbox.on_added = self._call
 
     async def close(self, reason: str) -> None:
@@ -29,6 +33,8 @@ class TurnFlush:
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._outbox.flush()
+        if self._telling:
+            await asyncio.wait(self._telling)
 
     def _call(self) -> None:
         if not self._called:
@@ -45,8 +51,12 @@ class TurnFlush:
         pause = 0.1
         while len(self._outbox):
             try:
-                await self._outbox.write()
+                await self._outbox.put()
             except QueuedTasksError as error:
                 logger.error("{} tasks are kept and tried again in {:g} s. {}", len(self._outbox), pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+            if self._outbox.untold:
+                telling = self._loop.create_task(self._outbox.tell())
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from loguru import logger
 
 from queued_tasks import QueuedTasks, TaskSpec, TaskState, on_post_create, on_pre_create
-from queued_tasks.runtime.errors import SerializationError
+from queued_tasks.runtime import hooks
+from queued_tasks.runtime.errors import InvalidTask, SerializationError
 from queued_tasks.runtime.hooks import Hook, HookPoint, HookTask
 from tests.databases import connected
+from tests.waiting import wait_until
 
 Hooked = Callable[[HookPoint, Hook], AbstractContextManager[None]]
 
@@ -96,3 +99,64 @@ async def test_of_a_batch_no_hook_sees_what_comes_behind_a_task_that_is_wrong(ta
         with pytest.raises(PermissionError):
             await tasks.add_tasks([TaskSpec(work, [value]) for value in (1, 2, object())])
     assert seen == [0, 1, 1, 2]
+
+
+async def _hang(task: HookTask) -> None:
+    if task.args == ["slow"]:
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "LONGEST", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_pre_create_hook_that_hangs_refuses_its_task_and_no_other(tasks: QueuedTasks) -> None:
+    with hooked(on_pre_create, _hang):
+        slow, other = tasks.add_task(work, "slow"), tasks.add_task(work, "other")
+        await other
+        with pytest.raises(InvalidTask, match=r"_hang, a hook of on_pre_create, has not answered within 0\.1 s"):
+            await slow
+    assert await tasks.get_task_by_id(slow.id) is None
+    await slow  # tried again, without the hook
+    assert await slow.get_state() is TaskState.ENQUEUED
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_post_create_hook_that_hangs_has_failed(tasks: QueuedTasks) -> None:
+    with hooked(on_post_create, _hang):
+        ref = tasks.add_task(work, "slow")
+        await ref
+    (line,) = await tasks.get_logs(ref.id)
+    assert "TimeoutError: a hook of on_post_create has not answered within 0.1 s" in (line.exception or "")
+
+
+async def test_a_post_create_hook_that_takes_its_time_keeps_no_other_task_waiting(tasks: QueuedTasks) -> None:
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(task: HookTask) -> None:
+        called.set()
+        await go_on.wait()
+
+    with hooked(on_post_create, wait):
+        tasks.add_task(work)
+        await called.wait()
+        second = tasks.add_task(work)
+        await wait_until(lambda: tasks.get_task_by_id(second.id))  # nobody awaits itself: it goes with the turn
+        go_on.set()
+
+
+async def test_whoever_leaves_the_handle_waits_for_its_post_create_hooks(database: str) -> None:
+    called, ended = asyncio.Event(), asyncio.Event()
+
+    async def take_time(task: HookTask) -> None:
+        called.set()
+        await asyncio.sleep(0.1)
+        ended.set()
+
+    with hooked(on_post_create, take_time):
+        async with QueuedTasks.connect(database) as tasks:
+            tasks.add_task(work)
+            await called.wait()
+        assert ended.is_set()

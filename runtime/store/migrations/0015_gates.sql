@@ -347,6 +347,9 @@ begin
         return false;
     end if;
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
+    if p_seed and exists (select from queued_tasks.gate g where g.channel = p_channel) then
+        return false;  -- somebody set it while this waited
+    end if;
     if p_cap is null and p_key_cap is null and p_rate_count is null and not p_paused then
         delete from queued_tasks.gate g where g.channel = p_channel;
         delete from queued_tasks.token k where k.channel = p_channel;

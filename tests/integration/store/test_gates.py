@@ -262,6 +262,16 @@ async def test_seeding_leaves_limits_that_are_there(store: Store) -> None:
     ]
 
 
+async def test_seeding_leaves_limits_that_somebody_sets_meanwhile(store: Store) -> None:
+    operator, server = await store.another(), await store.another()
+    await operator.begin()
+    await limit(operator, "4")
+    seeding = await blocked(store, server, GateStore(server.session).seed([Gate("mail", cap=1)]))
+    await operator.commit()
+    await seeding
+    assert (await channel(store)).gate.cap == 4
+
+
 async def test_a_channel_shows_what_runs_and_what_waits(store: Store) -> None:
     await limit(store, "2@100/min")
     await store.add(5, channel="mail")
