@@ -15,7 +15,8 @@ from ..runtime.store.upkeep import Upkeep
 from .announcements import Announcements
 from .messages import DueIn, JanitorMessage, Tick, Wake
 
-APART = 0.01  # seconds between two looks that others ask for
+APART = 0.01  # seconds between two looks that others ask for, and at least
+REST = 2.0  # times as long as the last look took: row versions that no vacuum may remove make each look dearer
 LATENESS = 0.002  # seconds; what is due by the clock of the database must be so by then
 SWEEP_EVERY = 30.0  # seconds between two times that a server asks whether it is due; one does it for all
 PRUNE_EVERY = 60.0  # seconds
@@ -43,7 +44,7 @@ class Janitor(Actor[JanitorMessage]):
         self._look_every = look_every
         self._alarm: asyncio.TimerHandle | None = None
         self._due_at = 0.0
-        self._promoted_at = 0.0
+        self._rest_until = 0.0
         self._sweep_at = 0.0
         self._sweep_age = 0.0  # who joins sweeps in any case: what its former self held may have lost its heartbeat
         self._prune_at = time.monotonic() + PRUNE_EVERY
@@ -64,8 +65,8 @@ class Janitor(Actor[JanitorMessage]):
             self._alarm.cancel()
 
     async def _hurry(self, now: float) -> None:
-        if now < self._promoted_at + APART:
-            self._set_alarm(APART)  # each transaction that adds a task says so, all of them are found at once
+        if now < self._rest_until:
+            self._set_alarm(self._rest_until - now)  # each transaction that adds tasks says so: one look finds all
             return
         self._due_at = 0.0
         await self._do_what_is_due()
@@ -94,9 +95,11 @@ class Janitor(Actor[JanitorMessage]):
         if next_in is not None:
             self._set_alarm(next_in)
         self._announcements.lined(free + lined)
-        self._promoted_at = 0.0 if posted == BATCH else time.monotonic()
-        if posted == BATCH:
+        if BATCH in (posted, lined):
             self.ref.tell(Wake())
+            return
+        looked = time.monotonic()
+        self._rest_until = looked + max(APART, REST * (looked - now))
 
     def _set_alarm(self, seconds: float) -> None:
         """Look at the delayed tasks then, unless that is to happen sooner."""
