@@ -308,7 +308,7 @@ class Client:
 
     async def _task_of(self, ref: TaskRef) -> Task:
         task = await self.backend.get(await ref)
-        if task is None and not ref.created and ref.entry.home.connection is None:
+        if task is None and ref.entry.winner is not None and ref.entry.home.connection is None:
             raise not_found(ref.id)
         return task or as_added(ref.entry.task, ref.id)
 

@@ -24,7 +24,8 @@ class Home(Protocol):
 
 
 class Entry(msgspec.Struct, eq=False):
-    """One task on its way. `created` is None before it is written, False when a unique task, `winner`, stands for it.
+    """One task on its way. `created` is None before it is written, False when it was there, or a unique task, `winner`,
+    stands for it.
 
     `family` are the parents that were not written when it was added. `expected`: somebody is about to wait for its end.
     """

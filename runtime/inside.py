@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from operator import attrgetter
 from typing import TypeVar, cast
 from uuid import UUID
 
@@ -15,9 +16,27 @@ from .errors import InvalidState
 from .ids import DerivedIds
 from .outbox import Outbox
 from .settings import Settings
-from .task import NewTask
+from .task import LOCAL, NewTask
 
 C = TypeVar("C", bound=Client)
+
+# not when it is due, nor for how long: a second run reads the clock at another time
+_what_for = attrgetter(
+    "executor",
+    "args",
+    "kwargs",
+    "name",
+    "channel",
+    "key",
+    "priority",
+    "max_retries",
+    "timeout",
+    "unique_key",
+    "auto_remove",
+    "on_parent_failure",
+    "parents",
+    "context",
+)
 
 
 def running_task() -> Running:
@@ -40,13 +59,20 @@ def of_attempt(kind: type[C], running: Running) -> C:
     ids = running.ids = running.ids or DerivedIds(UUID(bytes=running.attempt.id))
 
     def derive(task: NewTask) -> UUID:
-        own = (task.args, task.kwargs, task.name, task.channel, task.key, task.unique_key, task.parents)
-        return ids.next(msgspec.json.encode((task.reference, *own)))
+        return ids.next(msgspec.json.encode((_function_of(task), *_what_for(task))))
 
     backend = cast("Backend", running.workplace.backend)
     if running.outbox is None:
         running.outbox = Outbox(backend, together=True, derive=derive)
     return kind(backend, running.outbox, _settings_here())
+
+
+def _function_of(task: NewTask) -> object:
+    if not task.function.startswith(LOCAL):
+        return task.function
+    from .local import constants_of  # only now: few need it
+
+    return task.reference, constants_of(task.function)
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import pickle
+import pickletools
 import sys
 from collections.abc import Callable
 from typing import Final, cast
@@ -19,7 +20,10 @@ MAX_BYTES: Final = 256 * 1024  # of the pickled function, what it captures inclu
 # A closure pickled by one version of the bytecode loads on another without complaint, and then ends the interpreter.
 TAG: Final = f"{sys.implementation.cache_tag}.{int.from_bytes(importlib.util.MAGIC_NUMBER[:2], 'little')}"
 
-__all__ = ["MAX_BYTES", "TAG", "dump", "is_local", "load"]
+# operations of a pickle whose argument says where something stands, not what it is
+_PLACES: Final = {"FRAME", "BINGET", "LONG_BINGET"}
+
+__all__ = ["MAX_BYTES", "TAG", "constants_of", "dump", "is_local", "load"]
 
 
 def dump(func: Callable[..., object]) -> str:
@@ -43,6 +47,14 @@ def dump(func: Callable[..., object]) -> str:
             f"{MAX_BYTES // 1024} KiB: give large values as arguments, or move the function to module level"
         )
     return f"{LOCAL}:{func.__qualname__}:{TAG}:{base64.b85encode(pickled).decode()}"
+
+
+def constants_of(text: str) -> list[str]:
+    """What the function that `dump` made `text` from consists of: another process that dumps the same one comes to the
+    same, while the pickle itself differs by the order of sets.
+    """
+    pickled = base64.b85decode(text.split(":", 3)[3])
+    return sorted({repr(value) for code, value, _ in pickletools.genops(pickled) if code.name not in _PLACES})
 
 
 def load(text: str, *, only_decorated: bool) -> Callable[..., object]:

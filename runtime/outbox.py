@@ -24,7 +24,7 @@ from .hooks import HookTask, on_post_create, on_pre_create
 from .relay import Relay
 from .task import NewTask
 from .traces import formatted
-from .writing import Draft, Writer
+from .writing import Draft, Writer, without_own
 
 PATIENCE = 20.0  # seconds that an await goes on trying while the database is away
 LIMIT = 100_000  # tasks that one outbox keeps
@@ -321,14 +321,14 @@ class Outbox:
     async def _send(self, entries: list[Entry]) -> None:
         if not entries:
             return
-        tried = self.derive is not None or any(entry.tried for entry in entries)
+        tried = any(entry.tried for entry in entries)
         for entry in entries:
             entry.tried = True
         if expected := [entry.task.id for entry in entries if entry.expected and entry.task.auto_remove]:
             with suppress(DatabaseUnavailable):
                 await self._writer.expect(expected)
         try:
-            losers = await self._put([entry.task for entry in entries], repeat=tried)
+            losers = await self._put([entry.task for entry in entries], tried=tried)
         except QueuedTasksError:
             raise
         except Exception as error:  # what the database says of a row that it doesn't take
@@ -338,12 +338,13 @@ class Outbox:
         else:
             self._wrote(entries, losers)
 
-    async def _put(self, tasks: list[NewTask], *, repeat: bool) -> dict[UUID, UUID]:
+    async def _put(self, tasks: list[NewTask], *, tried: bool) -> dict[UUID, UUID]:
         if self._draft is not None:
             if await self._draft.finish():
                 return {}
-            self._draft, repeat = None, True
-        return await self._writer.write(tasks, repeat=repeat)
+            self._draft, tried = None, True
+        losers = await self._writer.write(tasks, repeat=tried or self.derive is not None)
+        return without_own(losers) if tried else losers
 
     async def _send_apart(self, entries: list[Entry], error: Exception) -> None:
         """Find the bad tasks among others by halves."""
@@ -366,7 +367,7 @@ class Outbox:
             winner = losers.get(entry.task.id)
             entry.created = winner is None
             if winner is not None:
-                entry.winner = winner
+                entry.winner = None if winner == entry.task.id else winner
             elif on_post_create:
                 self._written.append(entry.seen or HookTask.of(entry.task))
 

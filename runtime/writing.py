@@ -28,7 +28,8 @@ class Writer(Protocol):
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
 
-        `repeat`: an earlier call may have been carried out. Cancelling the call gives the tasks up.
+        `repeat`: an earlier call may have been carried out, and a task that was there is its own winner. Cancelling the
+        call gives the tasks up.
         """
 
     def draft(self, patience: float) -> Draft | None:
@@ -42,3 +43,8 @@ class Writer(Protocol):
 
     async def expect(self, ids: Sequence[UUID]) -> None:
         """Keep the results of tasks that are not written yet for who will wait here, though they remove themselves."""
+
+
+def without_own(losers: dict[UUID, UUID]) -> dict[UUID, UUID]:
+    """These without the tasks that were there already, where an earlier try may have been what wrote them."""
+    return {loser: winner for loser, winner in losers.items() if loser != winner}

@@ -109,7 +109,7 @@ class QueueModel:
     # -- adding
 
     def add(self, tasks: Sequence[NewTask], *, repeat: bool) -> dict[UUID, UUID]:
-        """Losers and their winners."""
+        """Losers and their winners; in a repetition whatever was there is its own."""
         keyed = any(task.unique_key for task in tasks)
         skip = {task.id for task in tasks if (repeat or keyed) and self._known(task.id)}
         losers = self._hold_keys([(task.id, task.unique_key) for task in tasks if task.id not in skip])
@@ -118,7 +118,7 @@ class QueueModel:
             self._keep(task, losers, "waiting")
         self._line_up([task.id for task in written if not task.parents], again=False)
         self._let_go([task.id for task in written])
-        return losers
+        return losers | {id: id for id in skip} if repeat else losers
 
     def post(self, tasks: Sequence[NewTask], answered: dict[UUID, UUID] | None = None) -> dict[UUID, UUID]:
         """Losers and their winners: `answered`, where they may have been posted before others could be seen."""

@@ -73,7 +73,7 @@ class TaskStore:
     async def add(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
         """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
 
-        `repeat`: an earlier call with these tasks may have been carried out.
+        `repeat`: an earlier call with these tasks may have been carried out. One that was there is its own winner.
         """
         columns, session = await self._columns(tasks)
         rows = await self._link.fetch("add_tasks", *columns, repeat, session=session)

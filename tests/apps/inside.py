@@ -238,6 +238,19 @@ def add_each_plainly(folder: str, count: int, die_at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def add_and_say(folder: str) -> list[bool | None]:
+    """Whether each of three children was made; the first attempt kills its process behind the second one."""
+    said = []
+    for id in (1, 2, 3):
+        ref = QueuedTasks.current().add_task(note_range, id, id, folder, auto_remove=id == 1)
+        await ref
+        said.append(ref.created)
+        assert (await QueuedTasks.current().add_task_async(note_range, id, id, folder, name="again")).state
+        if id == 2 and _is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+    return said
+
+
 async def note_range(min_id: int, max_id: int, folder: str) -> None:
     _note(folder, f"{min_id}-{max_id}", "ranges")
 

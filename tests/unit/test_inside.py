@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.context import get_full_context, set_context
 from queued_tasks.runtime.current import Running, Workplace, running_here
+from queued_tasks.runtime.local import dump
 from queued_tasks.runtime.sync_client import SyncQueuedTasks
 from queued_tasks.runtime.task import Executor, NewTask
 
@@ -116,6 +117,13 @@ def test_tasks_that_are_alike_are_told_apart_by_their_number() -> None:
         {"key": "tenant"},
         {"unique_key": "once"},
         {"parents": (UUID(int=9),)},
+        {"context": '{"part":2}'},
+        {"priority": 5},
+        {"max_retries": 0},
+        {"timeout": 7.0},
+        {"auto_remove": True},
+        {"on_parent_failure": "run"},
+        {"executor": Executor.SYNC},
     ],
 )
 def test_what_makes_another_task_makes_another_id(change: dict[str, Any]) -> None:
@@ -124,3 +132,12 @@ def test_what_makes_another_task_makes_another_id(change: dict[str, Any]) -> Non
 
 def test_times_are_another_in_each_run_and_leave_the_id_as_it_is() -> None:
     assert derived(TASK) == derived(replace(TASK, run_at=datetime.now(UTC), expires_at=datetime.now(UTC)))
+
+
+def test_closures_of_one_name_are_other_tasks_by_what_they_capture() -> None:
+    def times(factor: int) -> NewTask:
+        return replace(TASK, function=dump(lambda x: x * factor))
+
+    two, three = derived(times(2), times(3))
+    assert two != three
+    assert derived(times(3), times(2)) == [three, two]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +20,7 @@ from queued_tasks.runtime.enqueue import new_task
 from queued_tasks.runtime.functions import AllowList
 from queued_tasks.runtime.hooks import HookTask
 from queued_tasks.runtime.ids import new_id
-from queued_tasks.runtime.local import TAG, dump, load
+from queued_tasks.runtime.local import TAG, constants_of, dump, load
 from queued_tasks.runtime.task import NewTask
 
 
@@ -124,3 +127,30 @@ class _Trap:
 
 def _trap(folder: Path) -> bytes:
     return pickle.dumps(_Trap(folder))
+
+
+_DUMPED = """
+from queued_tasks.runtime.local import constants_of, dump
+
+def closure(names, kept):
+    return lambda x: x in {"a", "b", "c"} and (names, kept, x in {"d", "e", "f"})
+
+print(constants_of(dump(closure(["a", "z"], {"a", "b", "c"}))))
+"""
+
+
+def test_processes_agree_on_what_a_function_is_made_of_though_sets_have_another_order_in_each() -> None:
+    def printed(seed: int) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-c", _DUMPED]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert len({printed(seed) for seed in range(1, 5)}) == 1
+    assert "'z'" in printed(1)
+
+
+def test_functions_that_capture_other_values_are_made_of_something_else() -> None:
+    def made(factor: int) -> list[str]:
+        return constants_of(dump(lambda x: x * factor))
+
+    assert made(2) == made(2) != made(3)

@@ -77,7 +77,8 @@ end $$;
 -- What tasks have in common comes once: p_form says which of the forms, the f_ arrays, is a task's; null: the first for
 -- all. Any other array that is null means null for every task. p_args is one array of JSON, as clients are slow to make one
 -- of PostgreSQL's from many texts.
--- Returns a row for each task that was not written because another with its unique key stands.
+-- Returns a row for each task that was not written because another with its unique key stands, and with p_repeat for each
+-- that was written before, which is its own winner.
 create function queued_tasks.add_tasks(
     p_id uuid[], p_form integer[], p_args json, p_kwargs json[], p_key text[], p_run_at timestamptz[],
     p_expires_at timestamptz[], p_unique_key text[], p_parents text[], p_context json[], p_signature bytea[],
@@ -214,4 +215,7 @@ begin
     end if;
 
     return query select u.l, u.w from unnest(v_losers, v_winners) u (l, w);
+    if p_repeat then
+        return query select u.id, u.id from unnest(v_skip) u (id) where u.id <> all (v_losers);
+    end if;
 end $$;

@@ -119,6 +119,11 @@ async def test_a_task_that_goes_on_where_it_was_killed_adds_the_rest(
 
 
 @pytest.mark.usefixtures("server")
+async def test_a_task_that_runs_again_is_told_what_it_had_added(tasks: QueuedTasks, tmp_path: Path) -> None:
+    assert await tasks.add_task(inside.add_and_say, str(tmp_path)).wait(LIMIT) == [False, False, True]
+
+
+@pytest.mark.usefixtures("server")
 async def test_a_plain_task_adds_ranges_too(tasks: QueuedTasks, tmp_path: Path) -> None:
     assert await tasks.add_task(inside.add_ranges, str(tmp_path)).wait(LIMIT) == 3
     await wait_until(lambda: len(ranges(tmp_path)) == 3)

@@ -14,8 +14,10 @@ from tests.store import Store, blocked, ended, new_task
 
 async def test_a_repeated_add_enqueues_nothing_twice(store: Store) -> None:
     tasks = [new_task() for _ in range(3)]
-    await store.tasks.add(tasks)
-    await store.tasks.add(tasks, repeat=True)
+    assert await store.tasks.add(tasks) == {}
+    more = new_task()
+    assert await store.tasks.add([*tasks, more], repeat=True) == {task.id: task.id for task in tasks}
+    tasks.append(more)
     assert [it.id for it in await store.claim(await store.server())] == [task.id for task in tasks]
 
 
