@@ -76,7 +76,7 @@ class DirectBackend:
         self._waiters = Waiters(self._calls, connections.ear, settings)
         self._signer, self._seals = signer_of(settings), Seals.of(settings)
         self._writes = TaskStore(connections.writes, self._signer)
-        self._writer = GroupWriter(self._writes, self._announcer.lined if self._announcer else None)
+        self._writer = GroupWriter(self._writes, self._announcer)
         self._store = TaskStore(self._calls)
         self._reads = Reads(self._calls)
 

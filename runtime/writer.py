@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TypeAlias
 from uuid import UUID
 
 from loguru import logger
 
+from .announce import Announcer
 from .draft import OpenDraft
 from .errors import DatabaseUnavailable, InvalidState, QueuedTasksError
 from .store.link import Locked
 from .store.tasks import TaskStore
 from .task import NewTask
+from .writing import without_own
 
-OnLined: TypeAlias = Callable[[Mapping[int, int], bool], None]
-
+_QUIET = 0.04  # seconds without a write, after which servers may be asleep
+_FEW = 100  # tasks; a statement of more takes longer than to wake a server
 _MOST = 2_000  # tasks of several callers in one statement; what one caller wants written together is never divided
 _parents = attrgetter("parents")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while the database is away
@@ -32,12 +33,13 @@ _CLOSED = (
 class _Group:
     """What one caller wants written together."""
 
-    __slots__ = ("alone", "answer", "repeat", "tasks")
+    __slots__ = ("alone", "answer", "repeat", "tasks", "tried")
 
     def __init__(self, tasks: Sequence[NewTask], repeat: bool) -> None:
         self.tasks = tasks
         self.repeat = repeat
         self.alone = False
+        self.tried = False
         self.answer: asyncio.Future[dict[UUID, UUID]] = asyncio.get_running_loop().create_future()
 
 
@@ -46,12 +48,13 @@ class GroupWriter:
 
     A statement that a lost connection broke is repeated until it is carried out or nobody waits for it any more; one
     that the database refuses, or that waits for a lock too long, is divided, so that nobody but its owner is concerned.
-    `on_lined` is told after the commit how many tasks were added to which lane, and whether others are due later.
+    `announcer` is told after the commit what was added, and before it when there was nothing for a while.
     """
 
-    def __init__(self, store: TaskStore, on_lined: OnLined | None) -> None:
+    def __init__(self, store: TaskStore, announcer: Announcer | None) -> None:
         self._store = store
-        self._on_lined = on_lined
+        self._announcer = announcer
+        self._quiet_from = 0.0
         self._waiting: list[_Group] = []
         self._taken: list[_Group] = []  # of those, and not all answered yet
         self._flying: list[_Group] = []  # of these, in the statement that runs
@@ -129,12 +132,16 @@ class GroupWriter:
                 self._say_away(error)
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # spreads the clients
                 pause = min(pause * 2, _LONGEST_PAUSE)
+                _are_tried(wanted)
             except Exception as error:  # what the database says of a row that it doesn't take
                 await self._refuse(wanted, error, repeat=repeat)
                 return
             else:
-                if losers is not None:
-                    self._wrote(wanted, losers)
+                if losers is None:
+                    _are_tried(wanted)
+                else:
+                    tried = losers and any(group.tried for group in wanted)
+                    self._wrote(wanted, without_own(losers) if tried else losers)
             repeat = True
 
     async def _add(self, groups: list[_Group], *, repeat: bool) -> dict[UUID, UUID] | None:
@@ -142,6 +149,7 @@ class GroupWriter:
         tasks = [task for group in groups for task in group.tasks]
         self._flying = groups
         self._calling = True
+        self._foretell(tasks)
         try:
             return await self._store.add(tasks, repeat=repeat)
         except asyncio.CancelledError:
@@ -153,6 +161,7 @@ class GroupWriter:
             return None
         finally:
             self._calling = self._abandoned = False
+            self._quiet_from = time.monotonic() + _QUIET
 
     def _put_off(self, groups: list[_Group], *, repeat: bool) -> None:
         """Try these again behind all others, each by itself: one of them waits for somebody else's transaction."""
@@ -181,21 +190,34 @@ class GroupWriter:
         tasks = [task for group in groups for task in group.tasks]
         self._was_added([task for task in tasks if task.id not in losers] if losers else tasks)
 
-    def _was_added(self, tasks: Sequence[NewTask]) -> None:
-        if self._on_lined is not None:
-            self._announce(self._on_lined, tasks)
+    def _foretell(self, tasks: Sequence[NewTask]) -> None:
+        quiet = time.monotonic() >= self._quiet_from
+        if self._announcer is not None and quiet and len(tasks) <= _FEW and self._store.lanes.has(tasks):
+            lanes, _ = self._places(tasks)
+            if lanes:
+                self._announcer.foretell(lanes)
 
-    def _announce(self, on_lined: OnLined, tasks: Sequence[NewTask]) -> None:
+    def _was_added(self, tasks: Sequence[NewTask]) -> None:
+        if self._announcer is not None:
+            self._announcer.lined(*self._places(tasks))
+
+    def _places(self, tasks: Sequence[NewTask]) -> tuple[Mapping[int, int], bool]:
+        """How many of these tasks stand in which lane, and whether others are due later."""
         now = datetime.now(UTC)
         if any(map(_parents, tasks)):
             here = {task.id for task in tasks}
             # what else has parents may run at once, when these have ended
             tasks = [task for task in tasks if here.isdisjoint(task.parents)]
         due = [task for task in tasks if task.run_at is None or task.run_at <= now]
-        if tasks:
-            on_lined(self._store.lanes.count(due), len(due) < len(tasks))
+        return self._store.lanes.count(due), len(due) < len(tasks)
 
     def _say_away(self, error: DatabaseUnavailable) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
             logger.warning("Tasks wait to be written and are tried again. {}", error)
+
+
+def _are_tried(groups: list[_Group]) -> None:
+    """What is there from now on may be of these calls."""
+    for group in groups:
+        group.tried = True

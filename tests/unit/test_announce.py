@@ -50,3 +50,42 @@ async def test_pauses_grow_while_many_tasks_come(monkeypatch: pytest.MonkeyPatch
     assert pauses == [0.002, 0.004, 0.008, 0.008, 0.002]
     assert [payload.split()[0] for _, payload in said.messages] == ["7:1", "7:40", "7:40", "7:40", "7:5"]
     await announcer.close()
+
+
+async def test_what_was_foretold_is_said_again_word_for_word() -> None:
+    said = _Said()
+    announcer = Announcer(cast("Link", said), "wake")
+    announcer.foretell({7: 2})
+    await wait_until(lambda: said.messages)
+    announcer.lined({7: 3, 8: 1})
+    await wait_until(lambda: len(said.messages) > 2)
+    announcer.lined({7: 2})
+    await wait_until(lambda: len(said.messages) > 3)
+    assert said.messages == [
+        ("wake", f"7:2 {announcer.mark}.0"),
+        ("wake", f"7:2 {announcer.mark}.0"),
+        ("wake", f"7:1 8:1 {announcer.mark}.1"),
+        ("wake", f"7:2 {announcer.mark}.2"),
+    ]
+    await announcer.close()
+
+
+async def test_what_is_written_before_its_foretelling_was_said_is_said_right_behind_it() -> None:
+    said = _Said()
+    announcer = Announcer(cast("Link", said), "wake")
+    announcer.foretell({7: 1})
+    announcer.lined({7: 1})
+    await wait_until(lambda: len(said.messages) > 1)
+    assert said.messages == [("wake", f"7:1 {announcer.mark}.0")] * 2
+    await announcer.close()
+
+
+async def test_nothing_is_foretold_while_there_is_something_to_say() -> None:
+    said = _Said()
+    announcer = Announcer(cast("Link", said), "wake")
+    announcer.lined({7: 1})
+    announcer.foretell({7: 1})
+    announcer.ended({"waiter": ["a"]})
+    await wait_until(lambda: len(said.messages) > 1)
+    assert [payload.split()[0] for _, payload in said.messages] == ["a", "7:1"]
+    await announcer.close()
