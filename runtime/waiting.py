@@ -1,11 +1,13 @@
 """Wait for the ends of tasks: one listening connection and one query for all who wait in this process.
 
 Subscribe, commit, then look: an end that came before the subscription is seen by the look, one after it is notified.
+One whose transaction had looked for subscriptions before, and commits after the look, is seen when one looks again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -24,6 +26,7 @@ from .task import TaskState
 _PATIENCE = 20.0  # seconds without the database after which waiting is given up
 _IDLE = 30.0  # seconds without anybody waiting after which the listening connection is closed
 _PAUSE = 0.02  # seconds between two looks at first, where there are no notifications
+_LOOK_AGAIN = (0.025, 0.25)  # seconds after the first look; it takes a few milliseconds to record an end
 _REOPEN = 5.0  # seconds between two tries to listen
 _CHUNK = 1_000  # ids a query
 PROGRESS = "+"  # before the id of a task that has not ended, but gone on
@@ -44,6 +47,7 @@ class Waiters:
         self._waiting: dict[UUID, set[asyncio.Future[End]]] = {}
         self._followers = Followers()
         self._fresh: set[UUID] = set()
+        self._unsure: list[tuple[float, set[UUID]]] = []  # when to look at them again
         self._told: set[UUID] = set()
         self._left: set[UUID] = set()
         self._subscribed: set[UUID] = set()
@@ -135,11 +139,12 @@ class Waiters:
             limit = min(self._slow, STAY) if self._followers else self._slow
         else:
             limit = pause
+        again = min((at for at, _ in self._unsure), default=math.inf) - time.monotonic()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(min(limit, again)):
                 await self._wake.wait()
         except TimeoutError:
-            return False
+            return again < limit
         return True
 
     async def _look(self, everybody: bool) -> None:
@@ -156,15 +161,25 @@ class Waiters:
         if fresh:  # whether one listens or not: this is also what keeps the result of a task that is to be removed
             self._subscribed |= fresh
             await self._link.fetch("subscribe", list(fresh), self._ear.topic)
+        unsure = self._take_unsure(fresh)
         await self._have_read(idle)
         await self._look_after_followers(everybody or not self._listening)
-        ids = fresh | told if self._listening and not everybody else {*self._waiting}
+        ids = fresh | told | unsure if self._listening and not everybody else {*self._waiting}
         for chunk in _chunks(ids & self._waiting.keys()):
             rows = await self._reads.ends(chunk)
             await self._have_read({id for id, row in rows.items() if row["lingers"]} - {*self._followers})
             for id, row in rows.items():
                 if self._resolve(id, row) and id not in told:
                     self._leave(id)
+
+    def _take_unsure(self, fresh: set[UUID]) -> set[UUID]:
+        """Those that it is time to look at again; the `fresh` ones are to be, in a moment."""
+        now = time.monotonic()
+        due = {id for at, ids in self._unsure if at <= now for id in ids}
+        self._unsure = [(at, ids) for at, ids in self._unsure if at > now]
+        if fresh:
+            self._unsure += [(now + later, fresh) for later in _LOOK_AGAIN]
+        return due
 
     async def _look_after_followers(self, everybody: bool) -> None:
         followers = self._followers

@@ -30,6 +30,7 @@ from queued_tasks.runtime.errors import (
 from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.settings import Settings
 from queued_tasks.runtime.store.link import Link, Row
+from queued_tasks.runtime.store.reads import Reads
 from queued_tasks.runtime.store.tasks import TaskStore
 from queued_tasks.runtime.task import NewTask, TaskSpec, TaskState
 from tests.proxy import proxied
@@ -309,6 +310,29 @@ async def test_an_end_that_nobody_told_of_is_seen_however_many_others_are(
             assert await waits is None
         finally:
             crowd.cancel()
+
+
+async def test_an_end_that_was_being_recorded_when_somebody_came_to_wait_is_seen(
+    tasks: QueuedTasks, rows: asyncpg.Connection
+) -> None:
+    """It had looked for who waits before he came, so it tells nobody; and he looked before it was there."""
+    ref = tasks.add_task(work, 1)
+    await ref
+    looked = asyncio.Event()
+
+    async def ends(reads: Reads, ids: Sequence[UUID]) -> dict[UUID, Row]:
+        found = await look(reads, ids)
+        looked.set()
+        return found
+
+    look = Reads.ends
+    with patch.object(Reads, "ends", ends):
+        waiting = asyncio.create_task(ref.wait())
+        await looked.wait()
+        await rows.execute(
+            "insert into queued_tasks.result (id, state, attempt, result) values ($1, 'done', 1, '7')", ref.id
+        )
+        assert await asyncio.wait_for(waiting, 20) == 7
 
 
 async def test_an_outage_is_waited_out(database: str, rows: asyncpg.Connection) -> None:
