@@ -15,7 +15,7 @@ begin
         select f.key, f.id
           from (select distinct on (u.key) u.key, u.id
                   from unnest(p_ids, p_keys) with ordinality u (id, key, place)
-                 where u.key is not null and u.id <> all (p_skip)
+                 where u.key is not null and u.id not in (select unnest(p_skip))
                  order by u.key, u.place) f
          order by f.key
         on conflict (key) do nothing;
@@ -26,7 +26,7 @@ begin
           into losers, winners, v_free
           from unnest(p_ids, p_keys) u (id, key)
           left join lateral (select x.id from queued_tasks.unique_task x where x.key = u.key offset 0) k on true
-         where u.key is not null and u.id <> all (p_skip);
+         where u.key is not null and u.id not in (select unnest(p_skip));
         exit when v_free is not true;
     end loop;
 end $$;
@@ -141,7 +141,7 @@ begin
                            unnest(p_run_at) as run_at, unnest(p_expires_at) as expires_at,
                            unnest(p_unique_key) as unique_key, unnest(p_parents) as parents,
                            unnest(p_context) as context, unnest(p_signature) as signature) u
-             where v_skip = '{}' or u.id <> all (v_skip);
+             where v_skip = '{}' or u.id not in (select unnest(v_skip));
             exit;
         exception when unique_violation then
             -- Somebody else has written one of them meanwhile. Not `on conflict`: that makes each insert a third dearer.
@@ -157,7 +157,7 @@ begin
         insert into queued_tasks.delayed (run_at, id, attempt)
         select u.run_at, u.id, 1
           from unnest(p_id, p_run_at, p_parents) u (id, run_at, parents)
-         where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id <> all (v_skip));
+         where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id not in (select unnest(v_skip)));
     end if;
 
     -- Those of a lane that come one behind the other share a row, but for those that limits may pick out.
@@ -181,7 +181,7 @@ begin
                                with ordinality u (id, form, key, run_at, parents, place)
                          cross join lateral (select coalesce(u.form, 1)) f (form)
                          where u.parents is null and (u.run_at is null or u.run_at <= now())
-                           and (v_skip = '{}' or u.id <> all (v_skip))) n) r
+                           and (v_skip = '{}' or u.id not in (select unnest(v_skip)))) n) r
          group by r.lane, r.run, r.part, r.alone
          order by min(r.place);
     end if;
@@ -189,7 +189,7 @@ begin
     if p_parents is not null then
         select array_agg(u.id) into v_added
           from unnest(p_id, p_parents) u (id, parents)
-         where u.parents is not null and u.id <> all (v_skip);
+         where u.parents is not null and u.id not in (select unnest(v_skip));
     end if;
 
     if v_added is not null then
@@ -203,7 +203,7 @@ begin
           from (select d.parent
                   from unnest(v_added) u (id)
                  cross join lateral (select k.parent from queued_tasks.dependency k where k.child = u.id offset 0) d
-                except select u.id from unnest(p_id) u (id) where u.id <> all (v_skip)) o;
+                except select u.id from unnest(p_id) u (id) where u.id not in (select unnest(v_skip))) o;
         if v_outer is not null then
             perform queued_tasks.hold_ends(v_outer);
             perform queued_tasks.let_go(
@@ -216,6 +216,6 @@ begin
 
     return query select u.l, u.w from unnest(v_losers, v_winners) u (l, w);
     if p_repeat then
-        return query select u.id, u.id from unnest(v_skip) u (id) where u.id <> all (v_losers);
+        return query select u.id, u.id from unnest(v_skip) u (id) where u.id not in (select unnest(v_losers));
     end if;
 end $$;

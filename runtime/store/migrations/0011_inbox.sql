@@ -34,7 +34,8 @@ as $$
 declare
     v_task    record;
     v_winner  uuid;
-    v_losers  jsonb := '{}';
+    v_losers  uuid[] := '{}';
+    v_winners uuid[] := '{}';
     v_parents uuid[];
 begin
     for v_task in
@@ -52,12 +53,13 @@ begin
                                 and not exists (select from queued_tasks.result r where r.id = i.id)
                               order by i.seq limit 1)) into v_winner;
             if v_winner is not null then
-                v_losers := v_losers || jsonb_build_object(v_task.id::text, v_winner);
+                v_losers := v_losers || v_task.id;
+                v_winners := v_winners || v_winner;
                 continue;
             end if;
         end if;
 
-        v_parents := array(select coalesce((v_losers ->> p.id::text)::uuid, p.id)
+        v_parents := array(select coalesce(v_winners[array_position(v_losers, p.id)], p.id)
                              from unnest(v_task.parents) with ordinality p (id, place) order by p.place);
         insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority, max_retries,
                timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents, stand_ins, context,
@@ -71,7 +73,7 @@ begin
         insert into queued_tasks.inbox (id, unique_key) values (v_task.id, v_task.unique_key);
     end loop;
     perform queued_tasks.announce_inbox(false);
-    return nullif(v_losers, '{}')::text;
+    return (select json_object_agg(u.loser, u.winner)::text from unnest(v_losers, v_winners) u (loser, winner));
 end $$;
 
 -- Give posted tasks their places: up to p_limit of those whose transactions have committed, in the order in which they
