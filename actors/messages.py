@@ -9,6 +9,7 @@ from uuid import UUID
 
 from ..runtime import wire
 from ..runtime.actor import ActorRef, Coalesced
+from ..runtime.store.link import CALL_TIMEOUT
 from ..runtime.store.servers import Peer
 from ..runtime.task import Claimed, ContextWrite, LogWrite, NewTask, Settled, Stance
 from .judgement import Judgement
@@ -194,13 +195,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How attempts ended, with what is to be written in the same transaction: `alone`, or with others."""
+    """How attempts ended, with what is to be written in the same transaction: `alone`, or with others.
+
+    `limit`: seconds that this may take.
+    """
 
     settled: list[Settled]
     contexts: list[ContextWrite]
     logs: list[LogWrite]
-    added: list[tuple[UUID, list[NewTask]]]
+    added: list[tuple[Settled, list[NewTask]]]
     alone: bool = False
+    limit: float = CALL_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)

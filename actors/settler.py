@@ -18,7 +18,7 @@ from loguru import logger
 from ..runtime.actor import Actor, ActorRef
 from ..runtime.errors import DatabaseUnavailable, QueuedTasksError
 from ..runtime.lifecycle import INTERRUPTED, refused
-from ..runtime.store.link import NoRoom
+from ..runtime.store.link import NoRoom, TooLong
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.tasks import MOST_REFUSED, Settlement, TaskStore
 from ..runtime.task import Claimed, ServerId, Settled, Stance
@@ -41,6 +41,7 @@ from .vitals import Vitals
 
 MOST_AT_ONCE = 1_000  # attempts in one transaction
 LOOK_AGAIN = 5.0  # seconds between two comparisons with what PostgreSQL knows, while something is in doubt
+LONGEST = 640.0  # seconds for an attempt that took too long with less
 LARGEST = 16 * 1024 * 1024  # characters of results in one transaction, if that is more than one attempt
 
 
@@ -169,6 +170,12 @@ class Settler(Actor[SettlerMessage]):
             self._dropped += sum(len(outcomes.logs) for outcomes in batch)
             self._ended[: len(batch)] = [replace(outcomes, logs=[]) for outcomes in batch]
             return
+        except TooLong:
+            self._tell_of_too_long(batch)
+            self._ended[: len(batch)] = []
+            more = min(batch[0].limit * 2, LONGEST)
+            self._ended += [replace(batch[0], limit=more)] if batch[0].alone else _one_by_one(batch)
+            raise
         except QueuedTasksError:
             raise
         except Exception as error:  # what the database says of a row that it doesn't take
@@ -198,6 +205,17 @@ class Settler(Actor[SettlerMessage]):
             logs=[line for outcomes in batch for line in outcomes.logs],
             added=[added for outcomes in batch for added in outcomes.added],
             session=session,
+            timeout=batch[0].limit,
+        )
+
+    def _tell_of_too_long(self, batch: list[Outcomes]) -> None:
+        ends = [end for outcomes in batch for end in outcomes.settled]
+        which = f"the end of task {ends[0].id}" if len(ends) == 1 else f"{len(ends)} ends of tasks"
+        logger.error(
+            "PostgreSQL took more than {:g} s to record {}: they are tried again, each by itself and with more time; "
+            "until then others wait behind them",
+            batch[0].limit,
+            which,
         )
 
     def _tell_of_no_room(self, error: NoRoom) -> None:
@@ -265,13 +283,18 @@ def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
     """The attempts of a refused batch one by one, a lone one without what the database may have refused."""
     if batch[0].alone:
         return [Outcomes([_unstorable(end, error) for end in batch[0].settled], [], [], [], alone=True)]
+    return _one_by_one(batch)
+
+
+def _one_by_one(batch: list[Outcomes]) -> list[Outcomes]:
     return [
         Outcomes(
             [end],
             [write for write in outcomes.contexts if write.claimed.id == end.id],
             [line for each in batch for line in each.logs if line.claimed.id == end.id],
-            [added for added in outcomes.added if added[0] == end.id],
+            [added for added in outcomes.added if added[0] is end],
             alone=True,
+            limit=outcomes.limit,
         )
         for outcomes in batch
         for end in outcomes.settled

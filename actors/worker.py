@@ -248,7 +248,7 @@ class Worker(Actor[WorkerMessage]):
         now = time.monotonic()
         settled: list[Settled] = []
         contexts: list[ContextWrite] = []
-        added: list[tuple[UUID, list[NewTask]]] = []
+        added: list[tuple[Settled, list[NewTask]]] = []
         for end in ends:
             held = self._held.pop(end.no, None)
             if held is None:
@@ -261,7 +261,7 @@ class Worker(Actor[WorkerMessage]):
                 contexts.append(held.context)
                 self._notes.forget_context(end.no)
             if end.added:
-                added.append((held.claimed.id, [wire.unpack(task) for task in end.added]))
+                added.append((settled[-1], [wire.unpack(task) for task in end.added]))
         self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
         self._run_next_kept_back()

@@ -167,7 +167,7 @@ def settle(dice: Dice, world: World) -> Call:
     hand = world.model.hand(server)
     ends = [settled_by(dice, it) for it in dice.some(hand, 3)]
     complaints = [it for it in hand if any(end.id == it.id for end in ends) and dice.chance(6)]
-    adder = dice.pick(ends).id
+    adder = dice.pick(ends)
     added = new_tasks(dice, world.model, most=2) if dice.chance(6) else []
     ids = {(end.lease, end.id) for end in ends}
     if dice.chance(4):
@@ -186,7 +186,8 @@ def settle(dice: Dice, world: World) -> Call:
 
     def follow(model: QueueModel, answer: tuple[set[UUID], int]) -> None:
         lost, lined = model.settle(server, ends, full, part, {it.id for it in complaints})
-        if added and adder not in lost:
+        last = max(end.lease for end in ends if end.id == adder.id)
+        if added and adder.id not in lost and adder.lease == last:
             model.add(added, repeat=True)
             lined += len(added)
         equal("lost", answer[0], lost)

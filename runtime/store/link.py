@@ -27,6 +27,10 @@ class Locked(DatabaseUnavailable):
     """Another transaction held on to what this one needs. It was undone; what needs something else may go through."""
 
 
+class TooLong(DatabaseUnavailable):
+    """A call had not ended within its limit, on an open connection: PostgreSQL hangs, or it is too much at once."""
+
+
 class NoRoom(DatabaseUnavailable):
     """A disk of PostgreSQL is full. It answers all the same: what needs less room may go through."""
 
@@ -82,6 +86,8 @@ def translate(error: BaseException, connection: asyncpg.Connection | None) -> Qu
     if isinstance(error, asyncpg.DiskFullError):
         return NoRoom(f"PostgreSQL has no room left ({error}): free some, or give it more.")
     closed = connection is None or connection.is_closed()
+    if isinstance(error, asyncio.TimeoutError) and not closed:
+        return TooLong("PostgreSQL did not answer in time (TimeoutError).")
     if isinstance(error, _AWAY) or (closed and isinstance(error, _AWAY_IF_CLOSED)):
         reason = str(error).strip() or type(error).__name__
         return DatabaseUnavailable(f"PostgreSQL can't be reached or did not answer in time ({reason}).")

@@ -18,7 +18,7 @@ from ..ids import new_id, plain_id
 from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
 from .lanes import Lane, Lanes
-from .link import Link
+from .link import CALL_TIMEOUT, Link
 
 MOST_REFUSED = 1_000  # tasks that one transaction ends because nobody may run them
 
@@ -71,10 +71,7 @@ class TaskStore:
         self.lanes = Lanes(link)
 
     async def add(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
-        """Write all of `tasks` or none; return winners by loser, for those whose unique key another task holds.
-
-        `repeat`: an earlier call with these tasks may have been carried out. One that was there is its own winner.
-        """
+        """See Writer.write."""
         columns, session = await self._columns(tasks)
         rows = await self._link.fetch("add_tasks", *columns, repeat, session=session)
         return {row["loser"]: plain_id(row["winner"]) for row in rows}
@@ -153,29 +150,31 @@ class TaskStore:
         part: Sequence[UUID],
         contexts: Sequence[ContextWrite] = (),
         logs: Sequence[LogWrite] = (),
-        added: Sequence[tuple[UUID, Sequence[NewTask]]] = (),
+        added: Sequence[tuple[Settled, Sequence[NewTask]]] = (),
         session: int | None = None,
+        timeout: float = CALL_TIMEOUT,
     ) -> Settlement:
         """Record how attempts ended. `full` are the leases that hold nothing else, `part` the others. May be repeated.
-        `session`: see Link.
 
-        In the same transaction go the last contexts and log lines of these attempts, and the tasks that they added (by
-        the task that added them), unless the attempt was lost.
+        In the same transaction go the last contexts and log lines of these attempts, and the tasks that they added,
+        unless the attempt was lost.
         """
         arguments = self._settle_arguments(server, settled, full, part)
         if not (contexts or logs or added):
-            (row,) = await self._link.fetch("settle", *arguments, session=session)
+            (row,) = await self._link.fetch("settle", *arguments, timeout=timeout, session=session)
             return _settlement(row)
         # not in the transaction below
         laned = await self.lanes.ensure([task for _, tasks in added for task in tasks])
-        async with self._link.transaction(session=laned if session is None else session) as run:
+        async with self._link.transaction(timeout, session=laned if session is None else session) as run:
             if contexts:
                 await run("write_context", server, *_context_columns(contexts))
             if logs:
                 await run("write_logs", server, *_log_columns(logs), False)
             (row,) = await run("settle", *arguments)
             settlement = _settlement(row)
-            tasks = [task for adder, tasks in added if adder not in settlement.lost for task in tasks]
+            leases = _last_leases(settled) if added else {}
+            ours = (tasks for end, tasks in added if end.id not in settlement.lost and leases[end.id] == end.lease)
+            tasks = [task for tasks in ours for task in tasks]
             if tasks:
                 await run("add_tasks", *self._arrays(tasks, *_forms_of(tasks)), True)
         return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
@@ -329,6 +328,11 @@ def _forms_of(tasks: Sequence[NewTask]) -> tuple[list[int] | None, Sequence[NewT
     one_of = dict(zip(forms, tasks, strict=True))
     numbers = {form: number for number, form in enumerate(one_of, 1)}
     return [numbers[form] for form in forms], [*one_of.values()]
+
+
+def _last_leases(settled: Sequence[Settled]) -> dict[UUID, UUID]:
+    """Of two leases under which a task has ends the newer: the older one went with a crash of PostgreSQL."""
+    return dict(sorted((end.id, end.lease) for end in settled))
 
 
 def _column(values: list[Any]) -> list[Any] | None:

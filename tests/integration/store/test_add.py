@@ -139,7 +139,8 @@ async def test_tasks_that_an_attempt_added_are_written_with_its_end(store: Store
     server = await store.server()
     it = await store.claim_one(server)
     added = [new_task(), new_task(channel="other")]
-    settlement = await store.settle(server, ended(it), added=[(it.id, added)])
+    end = ended(it)
+    settlement = await store.settle(server, end, added=[(end, added)])
     assert settlement.lined == 2
     assert {again.id for again in await store.claim(server)} == {task.id for task in added}
 

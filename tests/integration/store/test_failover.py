@@ -50,9 +50,8 @@ async def test_what_a_task_added_is_written_into_one_too(store: Store, tasks: Ta
     await store.one()
     (claimed,) = await store.claim(server)
     later = new_task(channel="mail")
-    await _carried_out(
-        lambda: tasks.settle(server, [ended(claimed)], full=[claimed.lease], part=[], added=[(claimed.id, [later])])
-    )
+    end = ended(claimed)
+    await _carried_out(lambda: tasks.settle(server, [end], full=[claimed.lease], part=[], added=[(end, [later])]))
     assert [it.id for it in await store.claim(server)] == [later.id]
 
 

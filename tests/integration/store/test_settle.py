@@ -241,12 +241,13 @@ async def test_an_outcome_after_a_rescue_is_lost_with_all_that_came_with_it(stor
     server = await store.server()
     it = await store.claim_one(server)
     await store.rescue(server)
+    end = ended(it)
     settlement = await store.settle(
         server,
-        ended(it),
+        end,
         contexts=[ContextWrite(it, 1, "{}")],
         logs=[LogWrite(it, 0.0, 20, "app", "hello", None)],
-        added=[(it.id, [new_task()])],
+        added=[(end, [new_task()])],
     )
     assert settlement.lost == {task.id}
     assert [await store.count(table) for table in ("context", "log", "task", "result")] == [0, 0, 1, 0]
@@ -256,12 +257,13 @@ async def test_contexts_logs_and_added_tasks_are_written_with_the_end(store: Sto
     await store.one()
     server = await store.server()
     it = await store.claim_one(server)
+    end = ended(it)
     await store.settle(
         server,
-        ended(it),
+        end,
         contexts=[ContextWrite(it, 1, '{"at": 1}')],
         logs=[LogWrite(it, 0.0, 20, "app", "hello", None)],
-        added=[(it.id, [new_task()])],
+        added=[(end, [new_task()])],
     )
     task = await store.reads.task(it.id)
     assert task is not None
@@ -275,12 +277,8 @@ async def test_only_the_tasks_that_a_lost_attempt_added_are_left_out(store: Stor
     server = await store.server()
     held, lost = await store.claim(server, 1) + await store.claim(server, 1)
     wanted, unwanted = new_task(), new_task()
-    await store.settle(
-        server,
-        ended(held),
-        ended(lost, lease=new_id()),
-        added=[(held.id, [wanted]), (lost.id, [unwanted])],
-    )
+    ends = ended(held), ended(lost, lease=new_id())
+    await store.settle(server, *ends, added=[(ends[0], [wanted]), (ends[1], [unwanted])])
     assert (await store.state(wanted), await store.state(unwanted)) == ("enqueued", None)
 
 
@@ -289,9 +287,10 @@ async def test_a_repeated_settlement_writes_no_log_line_and_no_task_twice(store:
     await store.add(2)
     server = await store.server()
     it, _ = await store.claim(server)
-    logs, added = [LogWrite(it, 0.0, 20, "app", "hello", None)], [(it.id, [new_task()])]
+    end = ended(it)
+    logs, added = [LogWrite(it, 0.0, 20, "app", "hello", None)], [(end, [new_task()])]
     for _ in range(2):
-        await store.settle(server, ended(it), part=[it.lease] if partly else [], logs=logs, added=added)
+        await store.settle(server, end, part=[it.lease] if partly else [], logs=logs, added=added)
     assert (await store.count("log"), await store.count("ready")) == (1, 1)
 
 

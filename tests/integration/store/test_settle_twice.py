@@ -50,6 +50,15 @@ async def test_what_a_task_added_is_written_though_it_has_an_end_of_a_lost_claim
     first, second = await _claimed_twice(store, server)
     child = new_task()
     ends = ended(first, "interrupted", delay=0.0), ended(second)
-    settlement = await store.settle(server, *ends, added=[(second.id, [child])])
+    settlement = await store.settle(server, *ends, added=[(ends[1], [child])])
     assert (settlement.lost, await store.states([child])) == (frozenset(), ["enqueued"])
     assert await store.state(second) == "done"
+
+
+async def test_what_the_run_of_a_lost_claim_added_is_dropped_with_its_end(store: Store) -> None:
+    server = await store.server()
+    first, second = await _claimed_twice(store, server)
+    child = new_task()
+    ends = ended(first), ended(second, "failed", delay=60.0)
+    settlement = await store.settle(server, *ends, added=[(ends[0], [child])])
+    assert (settlement.lost, settlement.lined, await store.state(child)) == (frozenset(), 0, None)
