@@ -85,6 +85,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._intake = intake
         self._pause = first_pause
         self._polling_interval = polling_interval
+        self._full_pass_interval = full_pass_interval
         self._kinds = {sync: Kind(full_pass_interval) for sync in (False, True)}
         self._refs: dict[int, ActorRef[WorkerMessage]] = {}
         self._lines: dict[int, Line] = {}
@@ -94,6 +95,7 @@ class Claimer(Actor[ClaimerMessage]):
         self._told_lane = 0  # the newest that others have told of
         self._lanes_changed = False  # perhaps: somebody did not say which lane his tasks are in
         self._learn_at = 0.0
+        self._learn_all_at = 0.0
         self._sharing = Sharing(server)
         self._doubtful: list[UUID] = []
         self._catching_up: asyncio.TimerHandle | None = None
@@ -180,7 +182,8 @@ class Claimer(Actor[ClaimerMessage]):
                 return
             await self._learn_lanes()
             recordable = self._recordable()
-            for sync, kind in self._kinds.items():
+            # who has got nothing for longer is first at the room that a channel has
+            for sync, kind in sorted(self._kinds.items(), key=lambda item: item[1].got_at):
                 if kind.empty:
                     continue
                 now = time.monotonic()
@@ -225,6 +228,7 @@ class Claimer(Actor[ClaimerMessage]):
         kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
         self._sharing.took(len(claimed), ended - began)
         if claimed:
+            kind.got_at = ended
             claimed.sort(key=attrgetter("seq"))
             if len(lanes) > 1:
                 claimed.sort(key=lambda task: ranks[task.lane])
@@ -261,7 +265,9 @@ class Claimer(Actor[ClaimerMessage]):
         ranks, began = _ranks(lanes), time.monotonic()
         reach = kind.outlook.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
-            self._server, [(lane, ranks[lane.id], self._start(lane, reach, began)) for lane in lanes]
+            self._server,
+            [(lane, ranks[lane.id], self._start(lane, reach, began)) for lane in lanes],
+            soon=not kind.rooms,
         )
         ended = time.monotonic()
         kind.outlook.done(reach, ended, ended - began)
@@ -323,11 +329,13 @@ class Claimer(Actor[ClaimerMessage]):
         short = any(kind.short for kind in self._kinds.values() if kind.rooms)
         # A lane that may be new is worth a query to a worker that finds nothing in those that are known; a busy one
         # looks every now and then, so that tasks that come back need not wait until the others are done.
-        due = short or now >= self._learn_at
-        if self._told_lane <= self._newest_lane and not (self._lanes_changed and due):
+        due = self._lanes_changed and (short or now >= self._learn_at)
+        # and once in a while, as an older one may have been made later, and nobody have told of it
+        if self._told_lane <= self._newest_lane and not due and now < self._learn_all_at:
             return
         await self._store.lanes.refresh()
         self._learn_at = now + LEARN_EVERY
+        self._learn_all_at = now + self._full_pass_interval
         self._lanes_changed = False
         self._newest_lane = max([self._told_lane, *(lane.id for lane in self._store.lanes)])  # that one may be gone
         self._look_at_lanes()

@@ -21,6 +21,7 @@ class Kind:
         self.empty = False  # the last claim found nothing, and nobody said since that there is something
         self.short = True  # the last claim got less than it asked for
         self.waits = False  # more than there is room for
+        self.got_at = 0.0  # something, by a claim
         self.look_at = 0.0  # for something while it is empty
         self.look_again_at = 0.0  # for what waits while it is full
         self._pause = 0.0

@@ -136,10 +136,10 @@ class TaskStore:
         next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
         return Claim([Claimed(lease, *row, *places[row[0]]) for row in rows], next_in)
 
-    async def is_claimable(self, server: ServerId, lanes: Sequence[tuple[Lane, int, int]]) -> bool:
-        """Whether a claim from `lanes` would take anything."""
+    async def is_claimable(self, server: ServerId, lanes: Sequence[tuple[Lane, int, int]], *, soon: bool) -> bool:
+        """Whether a claim from `lanes` would take anything; `soon`: or could once a channel that is full is not."""
         columns = [lane.id for lane, _, _ in lanes], [rank for _, rank, _ in lanes], [low for _, _, low in lanes]
-        return bool(await self._link.fetch_value("is_claimable", server, *columns))
+        return bool(await self._link.fetch_value("is_claimable", server, *columns, soon))
 
     async def settle(
         self,

@@ -243,9 +243,11 @@ begin
     end loop;
 end $$;
 
--- Whether a claim would take anything, for a server that has no workers for these lanes.
-create function queued_tasks.is_claimable(p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[])
-returns boolean
+-- Whether a claim would take anything, for a server whose workers for these lanes have no room. p_soon: for one that has no
+-- such workers; to it a channel that is full just now is as good as one with room, for it will be full whenever one looks.
+create function queued_tasks.is_claimable(
+    p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_soon boolean
+) returns boolean
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -253,6 +255,15 @@ as $$
 declare
     v_limited record;
 begin
+    if p_soon then
+        return exists (select from unnest(p_lanes, p_lows) l (lane, low)
+                        cross join lateral (select n.channel from queued_tasks.lane n where n.id = l.lane offset 0) n
+                         left join lateral (select h.paused or h.cap = 0 as closed from queued_tasks.gate h
+                                             where h.channel = n.channel offset 0) g on true
+                        cross join lateral (select from queued_tasks.bundle y
+                                             where y.lane = l.lane and y.seq > l.low order by y.seq limit 1 offset 0) y
+                        where g.closed is not true);
+    end if;
     perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0)); -- it may untie bundles
     select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
     return cardinality(v_limited.places) > 0

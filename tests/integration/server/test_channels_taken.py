@@ -1,10 +1,10 @@
-"""Servers that take only some channels: what they claim, and what they leave to others."""
+"""Channels that servers take, or leave to others, and what shares one."""
 
 from __future__ import annotations
 
 import pytest
 
-from queued_tasks import QueuedTasks
+from queued_tasks import QueuedTasks, TaskSpec
 from tests.apps import work
 from tests.command import queued_tasks
 from tests.servers import running_server
@@ -32,3 +32,14 @@ async def test_a_server_leaves_channels_that_it_does_not_take(
 async def test_it_says_which_channels_it_takes(database: str, option: tuple[str, str], said: str) -> None:
     async with running_server(database, options=option):
         assert f"server takes {said}" in (await queued_tasks("servers", database=database)).out
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_plain_function_gets_its_turn_in_a_channel_that_is_always_full(
+    database: str, tasks: QueuedTasks
+) -> None:
+    await queued_tasks("channels", "set", "mail", "1", database=database)
+    await tasks.add_tasks([TaskSpec(work.sleep, (0.1,), channel="mail") for _ in range(1_000)])
+    plain = tasks.add_task(work.add_plainly, 1, 2, channel="mail")
+    assert await plain.wait(LIMIT) == 3
+    assert await tasks.get_pending_tasks_count() > 100

@@ -10,6 +10,7 @@ import pytest
 
 from queued_tasks import QueuedTasks, Settings, TaskCancelled
 from tests.apps import work
+from tests.databases import connected
 from tests.servers import Server, held_tasks, running_server, started
 from tests.waiting import wait_until
 
@@ -25,7 +26,7 @@ async def tasks(database: str) -> AsyncIterator[QueuedTasks]:
 
 @pytest.fixture(autouse=True)
 async def server(database: str) -> AsyncIterator[Server]:
-    async with running_server(database, use_postgresql_notify="false") as server:
+    async with running_server(database, use_postgresql_notify="false", fallback_polling_interval=1) as server:
         yield server
 
 
@@ -57,3 +58,14 @@ async def test_a_running_task_is_cancelled(tasks: QueuedTasks, tmp_path: Path) -
     assert await ref.cancel()
     with pytest.raises(TaskCancelled):
         await ref.wait(LIMIT)
+
+
+async def test_a_lane_that_was_made_before_the_newest_and_committed_after_it_is_found(
+    tasks: QueuedTasks, database: str
+) -> None:
+    make = "insert into queued_tasks.lane (channel, priority, sync, again) values ('late', 0, false, false)"
+    async with connected(database) as slow:
+        async with slow.transaction():
+            await slow.execute(make)
+            await tasks.add_task(work.add, 1, 2, channel="new").wait(LIMIT)
+        assert await tasks.add_task(work.add, 3, 4, channel="late").wait(LIMIT) == 7
