@@ -188,15 +188,27 @@ class QueueModel:
         if key is None:
             return None
         posted = (
-            row.id for row in self.inbox if row.key == key and not (row.id in self.tasks and self.tasks[row.id].end)
+            row.id
+            for row in self.inbox
+            if row.key == key and not (row.id in self.tasks and self.tasks[row.id].end) and row.id not in self._unwanted
         )
-        return self.keys.get(key) or next(posted, None)
+        holder = self.keys.get(key)
+        if holder in self._unwanted and self.tasks[holder].place != "leased":
+            holder = None
+        return holder or next(posted, None)
+
+    @property
+    def _unwanted(self) -> set[UUID]:
+        return {row.id for row in self.inbox if row.cancel}
 
     def _hold_keys(self, wanted: Iterable[tuple[UUID, str | None]]) -> dict[UUID, UUID]:
         pairs = [(id, key) for id, key in wanted if key is not None]
-        for id, key in pairs:
-            self.keys.setdefault(key, id)
-        return {id: self.keys[key] for id, key in pairs if self.keys[key] != id}
+        while True:
+            for id, key in pairs:
+                self.keys.setdefault(key, id)
+            losers = {id: self.keys[key] for id, key in pairs if self.keys[key] != id}
+            if not self.cancel(self._unwanted & {*losers.values()})[0]:
+                return losers
 
     def _keep(self, task: NewTask, losers: dict[UUID, UUID], place: str) -> None:
         self.tasks[task.id] = Kept(

@@ -1,12 +1,16 @@
 -- Take unique keys for new tasks, but for those in p_skip. Returns the tasks whose key another one holds, and that one.
--- Waits for a transaction that is taking one of them, but for a moment only: others may be in the same batch.
+-- Waits for a transaction that is taking one of them, but for a moment only: others may be in the same batch. A holder that
+-- plain SQL has cancelled, and no server has come by for, is cancelled here, unless it runs.
 create function queued_tasks.hold_keys(p_ids uuid[], p_keys text[], p_skip uuid[], out losers uuid[], out winners uuid[])
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off
 set lock_timeout = '5s'
 as $$
 declare
-    v_free boolean;
+    v_free     boolean;
+    v_unwanted uuid[];
+    v_ended    uuid[];
+    v_told     text[];
 begin
     -- Again when a holder that stood in the way has ended before we could read who it was.
     loop
@@ -27,7 +31,13 @@ begin
           from unnest(p_ids, p_keys) u (id, key)
           left join lateral (select x.id from queued_tasks.unique_task x where x.key = u.key offset 0) k on true
          where u.key is not null and u.id not in (select unnest(p_skip));
-        exit when v_free is not true;
+        continue when v_free;
+        select array_agg(i.id) into v_unwanted
+          from queued_tasks.inbox i where i.cancel and i.id in (select unnest(winners));
+        exit when v_unwanted is null;
+        select c.ended, c.told into v_ended, v_told from queued_tasks.cancel_tasks(v_unwanted, 'on request') c;
+        exit when v_ended is null;
+        perform queued_tasks.tell(v_told);
     end loop;
 end $$;
 

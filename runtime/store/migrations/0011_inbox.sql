@@ -9,6 +9,7 @@ create table queued_tasks.inbox (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 comment on column queued_tasks.inbox.cancel is 'the task is to be cancelled; else it is new and has no place yet';
 create index inbox_key on queued_tasks.inbox (unique_key) where unique_key is not null;
+create index inbox_cancel on queued_tasks.inbox (id) where cancel;
 
 -- Tell the servers, once we commit, to look into the inbox. With p_anyhow false only while one of them has a free slot:
 -- busy ones come by in a moment, and a notification is not free.
@@ -47,9 +48,14 @@ begin
         continue when exists (select from queued_tasks.task t where t.id = v_task.id)
                    or exists (select from queued_tasks.tombstone s where s.id = v_task.id);
         if v_task.unique_key is not null then
-            select coalesce((select u.id from queued_tasks.unique_task u where u.key = v_task.unique_key),
+            -- one that is to be cancelled, and does not run, has no time left to be started: see hold_keys
+            select coalesce((select u.id from queued_tasks.unique_task u
+                              where u.key = v_task.unique_key
+                                and (not exists (select from queued_tasks.inbox i where i.cancel and i.id = u.id)
+                                     or exists (select from queued_tasks.running r where r.id = u.id))),
                             (select i.id from queued_tasks.inbox i
                               where i.unique_key = v_task.unique_key
+                                and not exists (select from queued_tasks.inbox c where c.cancel and c.id = i.id)
                                 and not exists (select from queued_tasks.result r where r.id = i.id)
                               order by i.seq limit 1)) into v_winner;
             if v_winner is not null then

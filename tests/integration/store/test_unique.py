@@ -140,9 +140,9 @@ async def test_a_repeated_write_of_an_ended_task_takes_its_key_no_more(store: St
     assert await store.count("unique_task") == 0
 
 
-async def test_a_repeated_write_of_a_winner_is_no_loser(store: Store) -> None:
+async def test_a_repeated_write_of_a_winner_is_its_own(store: Store) -> None:
     task = await store.one(unique_key="k")
-    assert await store.tasks.add([task], repeat=True) == {}
+    assert await store.tasks.add([task], repeat=True) == {task.id: task.id}
 
 
 async def _held_up(store: Store) -> tuple[Store, asyncio.Future[Any], NewTask, NewTask]:
@@ -156,3 +156,32 @@ async def _held_up(store: Store) -> tuple[Store, asyncio.Future[Any], NewTask, N
     await one.tasks.add([first])
     late = await blocked(store, two, two.tasks.add([second]))
     return one, late, first, second
+
+
+async def test_a_holder_that_sql_has_cancelled_gives_way_before_a_server_comes(store: Store) -> None:
+    holder = await store.one(unique_key="k")
+    await store.value("select queued_tasks.cancel($1)", holder.id)
+    task = new_task(unique_key="k")
+    assert await store.tasks.add([task]) == {}
+    assert await store.states([holder, task]) == ["cancelled", "enqueued"]
+
+
+async def test_a_holder_that_runs_keeps_its_key_though_sql_has_cancelled_it(store: Store) -> None:
+    holder = await store.one(unique_key="k")
+    await store.claim_one(await store.server())
+    await store.value("select queued_tasks.cancel($1)", holder.id)
+    task = new_task(unique_key="k")
+    assert await store.tasks.add([task]) == {task.id: holder.id}
+    posted = await store.value("select queued_tasks.enqueue('app:work', unique_key => 'k')")
+    assert posted == holder.id
+
+
+async def test_sql_replaces_a_task_in_one_transaction(store: Store) -> None:
+    holder = await store.one(unique_key="k")
+    await store.begin()
+    await store.value("select queued_tasks.cancel($1)", holder.id)
+    posted = await store.value("select queued_tasks.enqueue('app:work', unique_key => 'k')")
+    await store.commit()
+    await store.upkeep.promote_inbox(10)
+    assert await store.state(holder) == "cancelled"
+    assert [it.id for it in await store.claim(await store.server())] == [posted]
