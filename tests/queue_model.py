@@ -337,7 +337,8 @@ class QueueModel:
     def rescue(self, server: ServerId, pardoned: int, most_crashes: int) -> int | None:
         """How many may be claimed again, None when it was rescued before.
 
-        From `pardoned` interruptions of a task on it is a crash of the task, and crash `most_crashes` is its end.
+        From `pardoned` interruptions of a task on it is a crash of the task, and crash `most_crashes` is its end, if
+        it is the only one. Those that one more would end come back one after the other.
         """
         if server not in self.servers:
             return None
@@ -345,18 +346,25 @@ class QueueModel:
         back: list[UUID] = []
         for lease in [lease for lease, held in self.leases.items() if held.server == server]:
             back += [id for id in self.leases.pop(lease).ids if self._stands_in(id, lease)]
-        failed: list[UUID] = []
+        crashes = {
+            id: self._count(id, "crashed") + 1
+            for id in sorted(back)
+            if self._count(id, "interrupted") >= pardoned and id not in self.wishes
+        }
+        fatal = [id for id in crashes if crashes[id] >= most_crashes]
+        failed = fatal if len(fatal) == 1 else []
+        suspects = [id for id in crashes if crashes[id] >= most_crashes - 1]
         for id in back:
             task = self.tasks[id]
-            outcome = "crashed" if self._count(id, "interrupted") >= pardoned else "interrupted"
-            if outcome == "crashed" and self._count(id, "crashed") + 1 >= most_crashes:
-                failed.append(id)
+            if id in failed:
                 self._end(task, "failed", task.next)
             else:
+                outcome = "crashed" if id in crashes and id not in fatal else "interrupted"
                 self.recorded.add((id, task.next, server, outcome, False))
                 task.next += 1
         self.recorded |= {(id, self.tasks[id].next, server, "failed", True) for id in failed}
-        return self._after_end(failed) + self._go_on(server, [(id, 0) for id in back if id not in failed])
+        open = [(id, 60.0 if id in suspects[1:] else 0) for id in back if id not in failed]
+        return self._after_end(failed) + self._go_on(server, open)
 
     def _count(self, id: UUID, outcome: str) -> int:
         return sum(1 for record in self.recorded if record[0] == id and record[3] == outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -73,6 +74,47 @@ async def test_a_task_that_takes_one_server_after_the_other_along_ends_failed(st
         "the task's server was lost under it, which counts as a crash after 5 interruptions: 3 times now",
     )
     assert (await store.state(child), await store.count("unique_task")) == ("failed", 0)
+
+
+async def _lost_together(store: Store, times: int, count: int = 3) -> list[UUID]:
+    """Tasks that so many servers are lost under together; those that are claimed by the next one."""
+    for _ in range(times):
+        server = await store.server()
+        assert len(await store.claim(server)) == count
+        await store.rescue(server)
+    return [it.id for it in await store.claim(await store.server("last"))]
+
+
+async def test_those_that_one_more_loss_would_end_come_back_one_after_the_other(store: Store) -> None:
+    first, *others = await store.add(3)
+    assert await _lost_together(store, PARDONED + MOST_CRASHES - 1) == [first.id]
+    assert await store.states(others) == ["enqueued"] * 2
+    waits = await store.rows("select extract(epoch from run_at - now())::integer from queued_tasks.delayed order by 1")
+    assert [round(seconds / 30) for seconds in waits] == [1, 2]
+
+
+async def test_of_several_that_may_have_taken_the_server_along_none_is_ended(store: Store) -> None:
+    await store.add(3)
+    await _lost_together(store, PARDONED + MOST_CRASHES - 1)
+    await store.rows("update queued_tasks.delayed set run_at = now()")
+    await store.upkeep.promote(10)
+    (last,) = await store.rows(
+        "select id from queued_tasks.server where name = 'last' order by started_at desc limit 1"
+    )
+    await store.claim(last)
+    await store.rescue(last)
+    assert await store.rows("select count(*) from queued_tasks.result") == [0]
+    assert (await store.count("ready"), await store.count("delayed")) == (1, 2)
+
+
+async def test_a_wish_is_granted_to_a_task_whose_last_server_is_lost(store: Store) -> None:
+    task = await store.one()
+    await _lost(store, PARDONED + MOST_CRASHES - 1)
+    server = await store.server()
+    await store.claim(server)
+    await store.tasks.cancel([task.id], "not wanted")
+    await store.rescue(server)
+    assert await store.state(task) == "cancelled"
 
 
 @pytest.mark.parametrize(("outcome", "delay"), [("retry", 0.0), ("blocked", 0.0), ("failed", 0.0)])
