@@ -71,6 +71,8 @@ def translate(error: BaseException, connection: asyncpg.Connection | None) -> Qu
     """
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "QT001":
         return LeaseLost(str(error))
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == "QT002":
+        return DatabaseUnavailable(f"PostgreSQL has lost what it knew ({error}).")
     if isinstance(error, _OUTDATED):
         return SchemaOutdated(
             f"The schema in the database does not fit this version ({error}): run `queued-tasks migrate`."

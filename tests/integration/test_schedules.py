@@ -106,11 +106,13 @@ async def test_servers_that_race_for_a_due_time_add_one_task(hourly: Cluster) ->
 
 async def test_a_server_killed_before_its_fire_is_committed_leaves_it_to_another(hourly: Cluster) -> None:
     async with connected(hourly.dsn) as victim:
+        make = "insert into queued_tasks.lane (channel, priority, sync, again) values ('default', 0, false, false) "
+        lane = await victim.fetchval(f"{make} returning id")
         transaction = victim.transaction()
         await transaction.start()
         await victim.fetchval(
             "select queued_tasks.fire($1, $2, $3, $4, false, null, $5, 'app:report', 0::smallint, '[]', null, null, "
-            "'default', 1, 0::smallint, 3::smallint, null, null, false)",
+            f"'default', {lane}, 0::smallint, 3::smallint, null, null, false)",
             *(HOURLY.name, HOURLY.cron, HOURLY.timezone, hourly.due(1), new_id()),
         )
         other = asyncio.create_task(hourly.fire(hourly.due(1)))

@@ -113,6 +113,10 @@ declare
     v_added   uuid[];
     v_outer   uuid[];
 begin
+    if exists (select from unnest(f_lane) u (id) where not exists (select from queued_tasks.lane l where l.id = u.id offset 0)) then
+        -- nobody would ever look there; the caller knows it from before a failover, and learns anew with a new connection
+        raise exception 'a lane of these tasks is gone' using errcode = 'QT002';
+    end if;
     if p_repeat then
         -- Something to commit even when all is written: that waits for the standby, which the earlier call may have been
         -- kept from.

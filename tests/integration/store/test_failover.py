@@ -16,14 +16,15 @@ FORGET = "truncate queued_tasks.lane, queued_tasks.bundle, queued_tasks.task cas
 TERMINATE = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'queued-tasks writer'"
 
 
-@pytest.fixture
-async def tasks(database: str, store: Store) -> AsyncIterator[TaskStore]:
-    """A store that knows a lane of before the failover, and has not yet noticed that."""
+@pytest.fixture(params=["connection lost", "behind a pooler"])
+async def tasks(database: str, store: Store, request: pytest.FixtureRequest) -> AsyncIterator[TaskStore]:
+    """A store that knows a lane of before the failover, and has not yet noticed that. A pooler hides it altogether."""
     link = Link(database, SCHEMA, name="writer")
     tasks = TaskStore(link)
     await tasks.add([new_task(channel="mail")])
     await store.rows(FORGET)
-    await store.rows(TERMINATE)
+    if request.param == "connection lost":
+        await store.rows(TERMINATE)
     yield tasks
     await link.close()
 
