@@ -52,6 +52,7 @@ from .vitals import Vitals
 AWAY_PAUSE = 1.0  # seconds before the next claim while PostgreSQL is away
 LOOK_EVERY = 0.5  # seconds between two looks for what waits while there is no room for it
 MOST_UNRECORDED = 10_000  # attempts that have ended: so many may run once more after a crash
+MOST_TEXT = 256 * 1024 * 1024  # characters of what these leave to record
 CATCH_UP_EVERY = 0.02  # seconds between two looks whether there are fewer again
 LEARN_EVERY = 0.2  # seconds between two looks for new lanes while those that are known hold enough
 
@@ -250,6 +251,8 @@ class Claimer(Actor[ClaimerMessage]):
         leaving = sum(post.busy for worker, post in self._vitals.posts.items() if worker not in rooms)
         held = sum(room.held for room in rooms.values()) + leaving
         recordable = max(MOST_UNRECORDED - (self._vitals.claimed - self._vitals.closed - held), 0)
+        if self._vitals.unrecorded > MOST_TEXT:
+            recordable = 0
         if not recordable and self._catching_up is None:
             self._catching_up = asyncio.get_running_loop().call_later(CATCH_UP_EVERY, self._catch_up)
         return recordable

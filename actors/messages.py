@@ -197,7 +197,7 @@ class Opened:
 class Outcomes:
     """How attempts ended, with what is to be written in the same transaction: `alone`, or with others.
 
-    `limit`: seconds that this may take.
+    `limit`: seconds that this may take. `size`: the characters of it, as far as Vitals counts them.
     """
 
     settled: list[Settled]
@@ -206,6 +206,7 @@ class Outcomes:
     added: list[tuple[Settled, list[NewTask]]]
     alone: bool = False
     limit: float = CALL_TIMEOUT
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

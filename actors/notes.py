@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..runtime import wire
-from ..runtime.task import ContextWrite, LogWrite, Settled
+from ..runtime.task import ContextWrite, LogWrite, NewTask, Settled
 from .held import Held
-from .messages import Writes
+from .messages import Outcomes, Writes
+from .vitals import Vitals
 
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
 MOST_LINES = 10_000  # that are kept while PostgreSQL hangs
@@ -20,7 +21,8 @@ class Notes:
     They are kept here while the recorder has others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
         self._contexts: dict[int, ContextWrite] = {}
         self._logs: list[LogWrite] = []
         self._lost = 0
@@ -45,15 +47,14 @@ class Notes:
                     LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
                 )
 
-    def take_last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
-        """What attempts that have ended logged last. Not what others did: a settlement may be repeated, and only what
-        it ends is then known to be written."""
-        if not self._logs:
-            return []
-        ended = {end.id for end in settled}
-        last = [line for line in self._logs if line.claimed.id in ended]
-        self._logs = [line for line in self._logs if line.claimed.id not in ended]
-        return last
+    def hand_over(
+        self, settled: list[Settled], contexts: list[ContextWrite], added: list[tuple[Settled, list[NewTask]]]
+    ) -> Outcomes:
+        """How attempts ended, with what they logged last: from now on it counts as unrecorded."""
+        logs = self._take_last_logs(settled)
+        size = _characters(settled, contexts, logs, added)
+        self._vitals.unrecorded += size
+        return Outcomes(settled, contexts, logs, added, size=size)
 
     def take_due(self, now: float) -> Writes | None:
         """All of it, once it is time."""
@@ -64,3 +65,25 @@ class Notes:
         self._last = Writes(list(self._contexts.values()), self._logs, self._lost)
         self._contexts, self._logs, self._lost = {}, [], 0
         return self._last
+
+    def _take_last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
+        """Not what others logged: a settlement may be repeated, and only what it ends is then known to be written."""
+        if not self._logs:
+            return []
+        ended = {end.id for end in settled}
+        last = [line for line in self._logs if line.claimed.id in ended]
+        self._logs = [line for line in self._logs if line.claimed.id not in ended]
+        return last
+
+
+def _characters(
+    settled: Sequence[Settled],
+    contexts: Sequence[ContextWrite],
+    logs: Sequence[LogWrite],
+    added: Sequence[tuple[Settled, list[NewTask]]],
+) -> int:
+    size = sum([len(end.result) for end in settled if end.result])
+    size += sum([len(end.exception_traceback) for end in settled if end.exception_traceback])
+    size += sum([len(write.value) for write in contexts])
+    size += sum([len(line.message) + len(line.exception or "") for line in logs])
+    return size + sum([len(task.args) + len(task.kwargs or "") for _, tasks in added for task in tasks])

@@ -42,7 +42,7 @@ from .vitals import Vitals
 MOST_AT_ONCE = 1_000  # attempts in one transaction
 LOOK_AGAIN = 5.0  # seconds between two comparisons with what PostgreSQL knows, while something is in doubt
 LONGEST = 640.0  # seconds for an attempt that took too long with less
-LARGEST = 16 * 1024 * 1024  # characters of results in one transaction, if that is more than one attempt
+LARGEST = 16 * 1024 * 1024  # characters in one transaction, if that is more than one attempt
 
 
 class Settler(Actor[SettlerMessage]):
@@ -184,6 +184,7 @@ class Settler(Actor[SettlerMessage]):
             self._ended[: len(batch)] = _divided(batch, error)
             return
         del self._ended[: len(batch)]
+        self._vitals.unrecorded -= sum(outcomes.size for outcomes in batch)
         self._close(leases)
         self._tell_of_room(batch)
         self._vitals.settled += len(settled) - len(settlement.lost)
@@ -273,7 +274,7 @@ class Settler(Actor[SettlerMessage]):
         count = size = 0
         for place, outcomes in enumerate(self._ended):
             count += len(outcomes.settled)
-            size += sum(len(end.result or "") for end in outcomes.settled)
+            size += outcomes.size
             if place and (count > MOST_AT_ONCE or size > LARGEST or outcomes.alone or self._ended[0].alone):
                 return self._ended[:place]
         return list(self._ended)
@@ -282,7 +283,8 @@ class Settler(Actor[SettlerMessage]):
 def _divided(batch: list[Outcomes], error: Exception) -> list[Outcomes]:
     """The attempts of a refused batch one by one, a lone one without what the database may have refused."""
     if batch[0].alone:
-        return [Outcomes([_unstorable(end, error) for end in batch[0].settled], [], [], [], alone=True)]
+        ends = [_unstorable(end, error) for end in batch[0].settled]
+        return [Outcomes(ends, [], [], [], alone=True, size=batch[0].size)]
     return _one_by_one(batch)
 
 
@@ -295,9 +297,10 @@ def _one_by_one(batch: list[Outcomes]) -> list[Outcomes]:
             [added for added in outcomes.added if added[0] is end],
             alone=True,
             limit=outcomes.limit,
+            size=0 if place else outcomes.size,  # all of it with the first: it is only counted
         )
         for outcomes in batch
-        for end in outcomes.settled
+        for place, end in enumerate(outcomes.settled)
     ]
 
 

@@ -49,6 +49,7 @@ class Vitals:
     settled: int = 0  # written by the settler
     closed: int = 0  # of those claimed: recorded, given back, or lost
     lost: int = 0
+    unrecorded: int = 0  # characters of what ended attempts leave: added by the workers, taken off by the settler
     gone: set[UUID] = field(default_factory=set)  # leases that PostgreSQL has lost
     beat_at: float | None = None  # written by the keeper; None while PostgreSQL does not answer
     posts: dict[int, WorkerVitals] = field(default_factory=dict)  # by worker, written by the workers

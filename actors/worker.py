@@ -94,7 +94,7 @@ class Worker(Actor[WorkerMessage]):
         self._ready = False
         self._held = InFlight(argument.slots, begun)
         self._kept_back: deque[Held] = deque()  # on their last life, while another such task runs here
-        self._notes = Notes()
+        self._notes = Notes(vitals)
         self._leave_by: float | None = None
         self._failure: str | None = None
         self._relieved = 0.0  # when it was last asked to return what waits
@@ -262,7 +262,7 @@ class Worker(Actor[WorkerMessage]):
                 self._notes.forget_context(end.no)
             if end.added:
                 added.append((settled[-1], [wire.unpack(task) for task in end.added]))
-        self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), added))
+        self._tell.settler.tell(self._notes.hand_over(settled, contexts, added))
         self._tell.claimer.tell(Freed(self._number, len(settled)))
         self._run_next_kept_back()
         self._own.ended += len(settled)
@@ -390,7 +390,7 @@ class Worker(Actor[WorkerMessage]):
         begun = self._held.begun()
         settled = bereft(begun, self._held.running(), self._judgement, time.monotonic())
         contexts = [held.context for held in begun.values() if held.context is not None]
-        self._tell.settler.tell(Outcomes(settled, contexts, self._notes.take_last_logs(settled), []))
+        self._tell.settler.tell(self._notes.hand_over(settled, contexts, []))
         self._give_back([held.claimed for no, held in self._held.items() if no not in begun])
         self._hand_back()
         self._held.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queued_tasks.actors.held import Held
 from queued_tasks.actors.notes import FLUSH_EVERY, MOST_LINES, Notes
+from queued_tasks.actors.vitals import Vitals
 from queued_tasks.runtime import wire
 from tests.claimed import fresh
 
@@ -13,7 +14,7 @@ def lines(count: int) -> list[wire.LogLine]:
 
 
 def test_the_recorder_gets_no_more_before_it_is_through_with_what_it_has() -> None:
-    notes, attempts = Notes(), {1: Held(fresh())}
+    notes, attempts = Notes(Vitals()), {1: Held(fresh())}
     notes.log(lines(1), attempts)
     first = notes.take_due(100.0)
     assert first is not None
@@ -26,7 +27,7 @@ def test_the_recorder_gets_no_more_before_it_is_through_with_what_it_has() -> No
 
 
 def test_lines_beyond_the_bound_are_counted_and_not_kept() -> None:
-    notes, attempts = Notes(), {1: Held(fresh())}
+    notes, attempts = Notes(Vitals()), {1: Held(fresh())}
     notes.log(lines(MOST_LINES + 5), attempts)
     first = notes.take_due(100.0)
     assert first is not None

@@ -50,7 +50,8 @@ class Stage:
         self.claimer: ActorRef[Any] = ActorRef("claimer")
         nobody: ActorRef[Any] = ActorRef("nobody")
         colleagues = Colleagues(nobody, self.claimer, self._settler, nobody, nobody)
-        self.worker = Worker(1, lambda: None, argument(kind), colleagues, Vitals(), standby=False)
+        self.vitals = Vitals()
+        self.worker = Worker(1, lambda: None, argument(kind), colleagues, self.vitals, standby=False)
         self.worker.ref = ActorRef("worker")
 
     async def places(self, *attempts: Claimed) -> None:
@@ -185,3 +186,14 @@ async def test_one_that_was_told_to_leave_while_it_started_does_not_join(stage: 
     await stage.worker.receive(Drain(1.0))
     await stage.worker.receive(wire.Active(10))
     assert not any(isinstance(message, WorkerJoined) for message in stage.claimer._queue)
+
+
+async def test_what_ended_attempts_leave_counts_as_unrecorded(stage: Stage) -> None:
+    first, second = fresh(), fresh()
+    await stage.places(first, second)
+    numbers = stage.sent()
+    await stage.worker.receive(wire.ContextChanged(numbers[second.id], '{"at": 1}'))
+    await stage.worker.receive(wire.Ended([wire.End(numbers[first.id], "done", 0.1, "12345")]))
+    assert stage.vitals.unrecorded == 5
+    await stage.worker.receive(Died(9))
+    assert stage.vitals.unrecorded == 5 + len('{"at": 1}')

@@ -200,6 +200,18 @@ async def test_no_more_is_claimed_while_what_has_ended_is_not_recorded(store: St
     assert len(stage.claimed) == 2 * SLOTS
 
 
+async def test_no_more_is_claimed_while_too_much_text_is_not_recorded(store: Store, stage: Stage) -> None:
+    await store.add(2 * SLOTS)
+    await stage.joins()
+    stage.vitals.unrecorded = claimer.MOST_TEXT + 1
+    await stage.tells(Freed(1, SLOTS, run=False))
+    assert len(stage.claimed) == SLOTS
+    stage.vitals.unrecorded = claimer.MOST_TEXT
+    await wait_until(lambda: stage.looks_again)
+    await stage.passes(0.5)
+    assert len(stage.claimed) == 2 * SLOTS
+
+
 async def test_what_runs_in_workers_that_leave_holds_nobody_back(store: Store, stage: Stage) -> None:
     await store.add(SLOTS)
     stage.vitals.claimed += claimer.MOST_UNRECORDED
