@@ -13,6 +13,7 @@ from .vitals import Vitals
 
 FLUSH_EVERY = 0.2  # seconds between two writes of contexts and logs
 MOST_LINES = 10_000  # that are kept while PostgreSQL hangs
+MOST_TEXT = 16 * 1024 * 1024  # characters, in all lines
 
 
 class Notes:
@@ -25,6 +26,7 @@ class Notes:
         self._vitals = vitals
         self._contexts: dict[int, ContextWrite] = {}
         self._logs: list[LogWrite] = []
+        self._text = 0
         self._lost = 0
         self._flushed_at = 0.0
         self._last = Writes([], [], done=True)
@@ -40,9 +42,11 @@ class Notes:
         """Lines of attempts that have ended are dropped."""
         now = time.monotonic()
         for line in lines:
-            if len(self._logs) >= MOST_LINES:
+            held, size = attempts.get(line.no), _size(line)
+            if len(self._logs) >= MOST_LINES or self._text + size > MOST_TEXT:
                 self._lost += 1
-            elif held := attempts.get(line.no):
+            elif held is not None:
+                self._text += size
                 self._logs.append(
                     LogWrite(held.claimed, now - line.ago, line.level, line.logger, line.message, line.exception)
                 )
@@ -63,7 +67,7 @@ class Notes:
             return None
         self._flushed_at = now
         self._last = Writes(list(self._contexts.values()), self._logs, self._lost)
-        self._contexts, self._logs, self._lost = {}, [], 0
+        self._contexts, self._logs, self._text, self._lost = {}, [], 0, 0
         return self._last
 
     def _take_last_logs(self, settled: Iterable[Settled]) -> list[LogWrite]:
@@ -73,6 +77,7 @@ class Notes:
         ended = {end.id for end in settled}
         last = [line for line in self._logs if line.claimed.id in ended]
         self._logs = [line for line in self._logs if line.claimed.id not in ended]
+        self._text -= sum(map(_size, last))
         return last
 
 
@@ -85,5 +90,9 @@ def _characters(
     size = sum([len(end.result) for end in settled if end.result])
     size += sum([len(end.exception_traceback) for end in settled if end.exception_traceback])
     size += sum([len(write.value) for write in contexts])
-    size += sum([len(line.message) + len(line.exception or "") for line in logs])
+    size += sum(map(_size, logs))
     return size + sum([len(task.args) + len(task.kwargs or "") for _, tasks in added for task in tasks])
+
+
+def _size(line: wire.LogLine | LogWrite) -> int:
+    return len(line.message) + len(line.exception or "")
