@@ -72,8 +72,8 @@ class Recorder(Actor[RecorderMessage]):
                 await self._store.record(self._server, writes.contexts, logs)
             except NoRoom:
                 self._dropped += len(logs)
+                logs = []
                 await self._store.record(self._server, writes.contexts, [])
-                return
         except DatabaseUnavailable:
             self._dropped += len(logs)
             return
