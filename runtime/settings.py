@@ -135,8 +135,9 @@ with warnings.catch_warnings():  # pydantic warns that the field `schema` shadow
             return value
 
         def __init__(self, **given: Any) -> None:
-            if unknown := given.keys() - _arguments():
-                raise ConfigurationError(_explain_unknown(sorted(unknown)))
+            own = type(self)
+            if unknown := given.keys() - _arguments(own):
+                raise ConfigurationError(_explain_unknown(own, sorted(unknown)))
             try:
                 super().__init__(**given)
             except ValidationError as error:
@@ -151,16 +152,16 @@ def _explain(error: ValidationError) -> str:
     return f"{variable} is malformed: {first['msg'].removeprefix('Value error, ')}{shown}"
 
 
-def _arguments() -> set[str]:
-    """What Settings takes by name: its fields, their other names, and what pydantic asks for itself."""
-    aliases = (field.validation_alias for field in Settings.model_fields.values())
-    others = (choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices)
+def _arguments(of: type[Settings]) -> set[str]:
+    """What it takes by name: its fields, their other names, and what pydantic asks for itself."""
+    aliases = [field.validation_alias for field in of.model_fields.values()]
+    others = [choice for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices]
     own = (name for name in signature(BaseSettings.__init__).parameters if name.startswith("_"))
-    return {*Settings.model_fields, *map(str, others), *own}
+    return {*of.model_fields, *(name for name in [*aliases, *others] if isinstance(name, str)), *own}
 
 
-def _explain_unknown(names: Iterable[str]) -> str:
-    fields = [*Settings.model_fields]
+def _explain_unknown(of: type[Settings], names: Iterable[str]) -> str:
+    fields = [*of.model_fields]
     nearest = {name: get_close_matches(name.lower().removeprefix("queue_"), fields, 1) for name in names}
     told = [f"{name} (do you mean {', '.join(near)}?)" if near else name for name, near in nearest.items()]
-    return f"There is no setting {', '.join(told)}: name a field of Settings."
+    return f"There is no setting {', '.join(told)}: name a field of {of.__name__}."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from queued_tasks import ConfigurationError, Settings
 
@@ -30,6 +31,31 @@ def test_arguments_that_are_no_settings_are_refused_with_the_nearest_names() -> 
     said = str(refusal.value)
     assert "database_ulr (do you mean database_url?), fish, max_worker (do you mean max_workers?)" in said
     assert "prod" not in said
+
+
+class Mine(Settings):
+    """What an application keeps beside the settings of its queue."""
+
+    smtp_host: str = "localhost"
+    mail_from: str = Field(default="nobody", validation_alias="MAIL_FROM")
+
+
+def test_settings_of_an_application_may_have_fields_of_its_own(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "smtp_host": "mail.example",
+        "MAIL_FROM": "shop",
+        "max_workers": 3,
+        "_env_file": tmp_path / "none",
+    }
+    mine = Mine(**given)
+    assert (mine.smtp_host, mine.mail_from, mine.max_workers) == ("mail.example", "shop", 3)
+
+
+def test_what_is_none_of_its_fields_is_refused_by_the_name_of_its_class() -> None:
+    with pytest.raises(ConfigurationError, match=r"smtp_hots \(do you mean smtp_host\?\): name a field of Mine"):
+        Mine(smtp_hots="mail.example")  # type: ignore[call-arg]  # that is what it is about
+    with pytest.raises(ConfigurationError, match="no setting smtp_host"):
+        Settings(smtp_host="mail.example")
 
 
 @pytest.mark.parametrize("name", ["database_url", "DATABASE_URL", "QUEUE_DATABASE_URL"])
