@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import assert_never
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, assert_never
 
 from loguru import logger
 
@@ -13,7 +15,7 @@ from ..runtime.errors import DatabaseUnavailable
 from ..runtime.store.servers import ServerStore
 from ..runtime.store.upkeep import Upkeep
 from .announcements import Announcements
-from .messages import DueIn, JanitorMessage, Tick, Wake
+from .messages import DueIn, Go, JanitorMessage, Tick, Wake
 
 APART = 0.01  # seconds between two looks that others ask for, and at least
 REST = 2.0  # times as long as the last look took: row versions that no vacuum may remove make each look dearer
@@ -21,6 +23,8 @@ LATENESS = 0.002  # seconds; what is due by the clock of the database must be so
 SWEEP_EVERY = 30.0  # seconds between two times that a server asks whether it is due; one does it for all
 PRUNE_EVERY = 60.0  # seconds
 BATCH = 1_000  # tasks
+
+Chore: TypeAlias = Callable[[], Awaitable[bool]]  # does a batch of something; whether there may be more of it
 
 
 class Janitor(Actor[JanitorMessage]):
@@ -48,6 +52,7 @@ class Janitor(Actor[JanitorMessage]):
         self._sweep_at = 0.0
         self._sweep_age = 0.0  # who joins sweeps in any case: what its former self held may have lost its heartbeat
         self._prune_at = time.monotonic() + PRUNE_EVERY
+        self._chores: deque[Chore] = deque()
 
     async def receive(self, message: JanitorMessage) -> None:
         match message:
@@ -57,6 +62,8 @@ class Janitor(Actor[JanitorMessage]):
                 await self._hurry(time.monotonic())
             case Tick():
                 await self._do_what_is_due()
+            case Go():
+                await self._go_on()
             case _:
                 assert_never(message)
 
@@ -79,14 +86,38 @@ class Janitor(Actor[JanitorMessage]):
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_EVERY
                 if await self._upkeep.take("sweep", self._sweep_age):
-                    await self._sweep()
+                    self._begin(
+                        self._rescue, self._let_children_go, self._add_keys, self._sweep_tokens, self._end_refused
+                    )
                 self._sweep_age = SWEEP_EVERY / 2
             if now >= self._prune_at:
                 self._prune_at = now + PRUNE_EVERY
                 if await self._upkeep.take("prune", PRUNE_EVERY / 2):
-                    await self._prune()
+                    self._begin(self._prune, self._remove_lingering, self._prune_traces)
         except DatabaseUnavailable:
             return
+
+    def _begin(self, *chores: Chore) -> None:
+        if not self._chores:
+            self._go_on_later()
+        self._chores.extend(chore for chore in chores if chore not in self._chores)
+
+    async def _go_on(self) -> None:
+        """Do one batch: what is due meanwhile comes before the next, and so do the other chores."""
+        if not self._chores:
+            return  # they were those of an instance that failed
+        chore = self._chores.popleft()
+        try:
+            if await chore():
+                self._chores.append(chore)
+        except DatabaseUnavailable:
+            self._chores.clear()
+        if self._chores:
+            self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        # Not told at once: an actor that is to stop receives what is in its mailbox until that is empty.
+        asyncio.get_running_loop().call_soon(self.ref.tell, Go())
 
     async def _promote(self, now: float) -> None:
         posted, free = await self._upkeep.promote_inbox(BATCH)
@@ -112,25 +143,40 @@ class Janitor(Actor[JanitorMessage]):
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(max(seconds, 0.0) + LATENESS, self.ref.tell, Wake())
 
-    async def _sweep(self) -> None:
+    async def _rescue(self) -> bool:
         for peer in await self._servers.orphaned():
             if lined := await self._servers.rescue(peer):
                 logger.warning("server {} ({}) left {} tasks behind: they run again", peer.name, peer.id, lined)
                 self._announcements.lined(lined)
-        if found := await self._upkeep.sweep_children(BATCH):
+        return False
+
+    async def _let_children_go(self) -> bool:
+        found = await self._upkeep.sweep_children(BATCH)
+        if found:
             logger.warning("{} waiting tasks had no open parent left and were let go", found)
             self._announcements.lined(found)
-        if found := await self._upkeep.sweep_channels(BATCH):
+        return found == BATCH
+
+    async def _add_keys(self) -> bool:
+        return await self._upkeep.add_keys(BATCH) >= BATCH
+
+    async def _sweep_tokens(self) -> bool:
+        if found := await self._upkeep.sweep_tokens():
             logger.warning("{} tasks that run no more were still counted in their channels", found)
             self._announcements.lined(found)
-        ended = BATCH
-        while ended == BATCH:
-            ended, lined = await self._upkeep.end_refused(BATCH)
-            self._announcements.lined(lined)
+        return False
 
-    async def _prune(self) -> None:
-        while await self._upkeep.prune(self._retention, BATCH) == BATCH:
-            pass
-        while await self._upkeep.remove_lingering(BATCH) == BATCH:
-            pass
+    async def _end_refused(self) -> bool:
+        ended, lined = await self._upkeep.end_refused(BATCH)
+        self._announcements.lined(lined)
+        return ended == BATCH
+
+    async def _prune(self) -> bool:
+        return await self._upkeep.prune(self._retention, BATCH) == BATCH
+
+    async def _remove_lingering(self) -> bool:
+        return await self._upkeep.remove_lingering(BATCH) == BATCH
+
+    async def _prune_traces(self) -> bool:
         await self._upkeep.prune_traces(self._retention)
+        return False

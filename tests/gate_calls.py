@@ -30,7 +30,8 @@ def limited(gate: Gate) -> Call:
 
 def swept(dice: Dice, world: World) -> Call:
     async def run(store: Store) -> int:
-        return await store.upkeep.sweep_channels(1000)
+        await store.upkeep.add_keys(1000)
+        return await store.upkeep.sweep_tokens()
 
     def follow(_: QueueModel, count: int) -> None:
         equal("tokens that nothing held", count, 0)

@@ -35,10 +35,13 @@ class Upkeep:
         """Let go of children whose parents have all ended, should any have been left; how many were found."""
         return int(await self._link.fetch_value("sweep_children", limit))
 
-    async def sweep_channels(self, limit: int) -> int:
-        """Mend what limited channels hold of tasks that are gone, up to `limit`; how many were found."""
-        while await self._link.fetch_value("add_keys", limit) >= limit:
-            pass
+    async def add_keys(self, limit: int) -> int:
+        """Let up to about `limit` tasks without a key that stood in line before their channel had a limit per key take
+        turns, too; how many."""
+        return int(await self._link.fetch_value("add_keys", limit))
+
+    async def sweep_tokens(self) -> int:
+        """Mend what limited channels hold of tasks that are gone; how many were found."""
         return int(await self._link.fetch_value("sweep_tokens"))
 
     async def end_refused(self, limit: int) -> tuple[int, int]:

@@ -77,7 +77,7 @@ async def test_a_task_without_a_key_that_was_added_while_the_limit_changed_is_fo
     await other.commit()
     server = await store.server()
     assert await store.claim(server) == []
-    await store.upkeep.sweep_channels(100)
+    await store.upkeep.add_keys(100)
     assert ids(await store.claim(server)) == [late.id]
 
 

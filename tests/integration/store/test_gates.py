@@ -286,7 +286,7 @@ async def test_tokens_of_tasks_that_no_lease_holds_are_swept(store: Store) -> No
     server = await store.server()
     await store.claim_one(server)
     await store.session.connection.execute("delete from queued_tasks.lease")
-    assert await store.upkeep.sweep_channels(100) == 1
+    assert await store.upkeep.sweep_tokens() == 1
     assert len(await store.claim(server)) == 1
 
 
