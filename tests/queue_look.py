@@ -88,6 +88,7 @@ delete from queued_tasks.lease; delete from queued_tasks.attempt; delete from qu
 delete from queued_tasks.stopped; delete from queued_tasks.dependency; delete from queued_tasks.unique_task;
 delete from queued_tasks.tombstone; delete from queued_tasks.context; delete from queued_tasks.log;
 delete from queued_tasks.gate; delete from queued_tasks.gate_state; delete from queued_tasks.token;
+delete from queued_tasks.lifted;
 delete from queued_tasks.interrupt; delete from queued_tasks.inbox; delete from queued_tasks.heartbeat;
 delete from queued_tasks.server
 """

@@ -39,7 +39,7 @@ class GateStore:
         await self._set(gate, seed=False)
 
     async def seed(self, gates: Iterable[Gate]) -> None:
-        """Set the limits of those channels that have none yet."""
+        """Set the limits of those channels that have none yet, unless somebody has lifted them."""
         for gate in gates:
             await self._set(gate, seed=True)
 

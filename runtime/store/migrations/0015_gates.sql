@@ -1,6 +1,7 @@
 -- Channels with limits. Their tasks stand in line like all others; the claim lets through what the limits leave room for.
 --
 --   gate        the limits of a channel; one without a row has none
+--   lifted      the channels whose limits somebody has lifted: no server gives them others when it starts
 --   token       what runs in a limited channel: a row for each task from its claim until its lease lets go of it
 --   gate_state  how far the rate's bucket is filled and whose turn it is: versions are appended and read newest first,
 --               because a row updated in place decays while vacuum is held back
@@ -21,6 +22,11 @@ create table queued_tasks.gate (
 );
 comment on column queued_tasks.gate.cap is 'tasks that may run at once, in the cluster or on each server; null: any number';
 comment on column queued_tasks.gate.rate_period is 'seconds in which rate_count tasks may start';
+
+-- Not a gate without limits: claims and settlements look whether there is any gate at all.
+create table queued_tasks.lifted (
+    channel text primary key
+);
 
 create sequence queued_tasks.token_seq cache 1;
 
@@ -343,8 +349,18 @@ begin
     return v_count;
 end $$;
 
--- Set the limits of a channel; without any it has no gate. p_seed: only if it has none yet. What runs in it already counts.
--- Waits for claims that are under way, and for settlements. Returns whether anything was set.
+-- Whether a channel has limits, or somebody wants it to have none. Volatile: it is to see what was committed while its
+-- caller waited.
+create function queued_tasks.is_set(p_channel text) returns boolean
+language plpgsql
+as $$
+begin
+    return exists (select from queued_tasks.gate g where g.channel = p_channel)
+        or exists (select from queued_tasks.lifted f where f.channel = p_channel);
+end $$;
+
+-- Set the limits of a channel; without any it has no gate. p_seed: only if it has none yet, and nobody has lifted any. What
+-- runs in it already counts. Waits for claims that are under way, and for settlements. Returns whether anything was set.
 create function queued_tasks.set_gate(
     p_channel text, p_cap integer, p_per_server boolean, p_key_cap integer, p_rate_count integer, p_rate_period float8,
     p_paused boolean, p_seed boolean
@@ -354,19 +370,23 @@ set jit = off set enable_hashjoin = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
 begin
-    if p_seed and exists (select from queued_tasks.gate g where g.channel = p_channel) then
+    if p_seed and queued_tasks.is_set(p_channel) then
         return false;
     end if;
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
-    if p_seed and exists (select from queued_tasks.gate g where g.channel = p_channel) then
+    if p_seed and queued_tasks.is_set(p_channel) then
         return false;  -- somebody set it while this waited
     end if;
     if p_cap is null and p_key_cap is null and p_rate_count is null and not p_paused then
         delete from queued_tasks.gate g where g.channel = p_channel;
         delete from queued_tasks.token k where k.channel = p_channel;
         delete from queued_tasks.gate_state s where s.channel = p_channel;
+        if not p_seed then
+            insert into queued_tasks.lifted (channel) values (p_channel) on conflict do nothing;
+        end if;
         return true;
     end if;
+    delete from queued_tasks.lifted f where f.channel = p_channel;
     insert into queued_tasks.gate (channel, cap, per_server, key_cap, rate_count, rate_period, paused)
     values (p_channel, p_cap, p_per_server, p_key_cap, p_rate_count, p_rate_period, p_paused)
     on conflict (channel) do update

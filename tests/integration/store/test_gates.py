@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from queued_tasks.runtime.gates import Gate
+from queued_tasks.runtime.gates import Gate, parse_limits
 from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.gates import ChannelRow, GateStore
 from queued_tasks.runtime.store.tasks import Claim
@@ -270,6 +270,36 @@ async def test_seeding_leaves_limits_that_somebody_sets_meanwhile(store: Store) 
     await operator.commit()
     await seeding
     assert (await channel(store)).gate.cap == 4
+
+
+@pytest.mark.parametrize("before", ["4", "0"])
+async def test_seeding_leaves_a_channel_whose_limits_somebody_has_lifted(store: Store, before: str) -> None:
+    gates = GateStore(store.session)
+    await gates.seed([parse_limits("mail", before)])
+    await limit(store, "none")
+    await gates.seed([parse_limits("mail", before)])
+    assert (await gates.find("mail"), await store.value("select count(*) from queued_tasks.gate")) == (Gate("mail"), 0)
+    await limit(store, "6")
+    await store.value("delete from queued_tasks.gate returning 1")
+    await gates.seed([parse_limits("mail", before)])
+    assert (await gates.find("mail")).limits == before
+
+
+async def test_seeding_leaves_a_channel_whose_limits_somebody_lifts_meanwhile(store: Store) -> None:
+    operator, server = await store.another(), await store.another()
+    await operator.begin()
+    await limit(operator, "none")
+    seeding = await blocked(store, server, GateStore(server.session).seed([Gate("mail", cap=1)]))
+    await operator.commit()
+    await seeding
+    assert await GateStore(store.session).look() == []
+
+
+async def test_a_seed_that_names_no_limits_leaves_the_channel_to_the_next_one(store: Store) -> None:
+    gates = GateStore(store.session)
+    await gates.seed([parse_limits("mail", "none")])
+    await gates.seed([parse_limits("mail", "4")])
+    assert (await gates.find("mail")).limits == "4"
 
 
 async def test_a_channel_shows_what_runs_and_what_waits(store: Store) -> None:
