@@ -52,7 +52,7 @@ class ScheduleRow:
 
 
 class ScheduleStore:
-    """Schedules in PostgreSQL, over one link. Every verb is one statement."""
+    """Schedules in PostgreSQL, over one link. What a verb decides it decides in one statement."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -60,6 +60,7 @@ class ScheduleStore:
 
     async def declare(self, declarations: Sequence[Declaration], *, newly: bool) -> None:
         """Make schedules known, or confirm them. A changed one begins anew: nothing before now is due."""
+        await self._link.fetch("set_back_schedules")
         names, crons, zones = ([getattr(each, name) for each in declarations] for name in ("name", "cron", "timezone"))
         await self._link.fetch("declare_schedules", names, crons, zones, newly)
 

@@ -15,6 +15,7 @@ import pytest
 from queued_tasks.actors.messages import Schedules, Tick
 from queued_tasks.actors.scheduler import Scheduler
 from queued_tasks.runtime import wire
+from queued_tasks.runtime.cron import Cron
 from queued_tasks.runtime.execute import added_of
 from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.signing import Signer
@@ -83,6 +84,12 @@ async def hourly(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@pytest.fixture
+async def minutely(cluster: Cluster) -> Cluster:
+    await cluster.declare(MINUTELY)
+    return cluster
+
+
 # ---- one fire for a due time
 
 
@@ -139,6 +146,51 @@ async def test_a_clock_that_was_ahead_and_is_set_back_silences_nothing(hourly: C
     assert await hourly.fire(hourly.due(0)) is Fired.SKIPPED, "the one before is running"
     (row,) = await hourly.store.look()
     assert (row.after, ahead > row.now) == (hourly.due(0), True)
+
+
+AHEAD = timedelta(days=1)
+
+
+@pytest.fixture
+async def ahead(minutely: Cluster) -> Cluster:
+    """MINUTELY, as it was declared while the clock was ahead, which has been set back since."""
+    query = "update queued_tasks.schedule set since = now() + $1::interval, seen_at = now() + $1::interval"
+    await minutely.connection.execute(query, AHEAD)
+    return minutely
+
+
+async def test_a_schedule_declared_while_the_clock_was_ahead_fires_what_is_due_since_it_is_set_back(
+    ahead: Cluster,
+) -> None:
+    (row,) = await ahead.store.look()
+    (due,) = Cron(row.cron, row.timezone).plan(row.after, row.now, catch_up=True).fires
+    assert (await ahead.fire(due, of=MINUTELY), row.now - due < timedelta(minutes=1)) == (Fired.FIRED, True)
+
+
+async def test_a_schedule_said_again_forgets_a_time_that_a_clock_has_not_reached(ahead: Cluster) -> None:
+    await ahead.store.declare([MINUTELY], newly=False)
+    query = "select bool_and(since < now() and seen_at < now()) from queued_tasks.schedule"
+    assert await ahead.connection.fetchval(query)
+
+
+async def test_a_declaration_confirmed_while_the_clock_was_ahead_holds_for_a_quarter_of_an_hour_at_most(
+    ahead: Cluster,
+) -> None:
+    other = Declaration("minutely", "30 * * * *", "UTC")
+    await ahead.store.declare([other], newly=False)
+    (kept,) = await ahead.store.look()
+    await ahead.connection.execute("update queued_tasks.schedule set seen_at = seen_at - interval '16 minutes'")
+    await ahead.store.declare([other], newly=False)
+    (taken,) = await ahead.store.look()
+    assert (kept.cron, taken.cron) == (MINUTELY.cron, other.cron)
+
+
+async def test_one_schedule_from_a_clock_that_was_ahead_hides_no_other(ahead: Cluster) -> None:
+    await ahead.connection.execute("update queued_tasks.schedule set seen_at = now() + interval '3 days'")
+    await ahead.connection.execute(
+        "insert into queued_tasks.schedule (name, cron, timezone) values ('hourly', '0 * * * *', 'UTC')"
+    )
+    assert [row.name for row in await ahead.store.look()] == ["hourly", "minutely"]
 
 
 async def test_a_time_from_before_the_schedule_was_known_is_not_fired(cluster: Cluster) -> None:

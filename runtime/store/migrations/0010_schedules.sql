@@ -52,8 +52,8 @@ begin
         return 'paused';
     elsif p_due > clock_timestamp() then
         return 'early';
-    -- what is due later than now was seen to by a clock that was ahead, and has been set back since
-    elsif p_due <= v_schedule.since
+    -- what lies later than now was written by a clock that was ahead, and has been set back since
+    elsif v_schedule.since between p_due and clock_timestamp()
           or exists (select from queued_tasks.schedule_fire f
                       where f.name = p_name and f.due_at between p_due and clock_timestamp()) then
         return 'taken';
