@@ -59,7 +59,11 @@ class ScheduleStore:
         self._lanes = Lanes(link)
 
     async def declare(self, declarations: Sequence[Declaration], *, newly: bool) -> None:
-        """Make schedules known, or confirm them. A changed one begins anew: nothing before now is due."""
+        """Make schedules known, or confirm them.
+
+        A changed one that is `newly` declared begins anew: nothing before now is due. One that returns, because nobody
+        confirms the newer one any more, goes on from where that was left.
+        """
         await self._link.fetch("set_back_schedules")
         names, crons, zones = ([getattr(each, name) for each in declarations] for name in ("name", "cron", "timezone"))
         await self._link.fetch("declare_schedules", names, crons, zones, newly)

@@ -320,6 +320,16 @@ async def test_an_older_declaration_returns_when_nobody_confirms_the_newer_one(h
     assert row.cron == "30 * * * *"
 
 
+async def test_an_older_declaration_that_returns_goes_on_where_the_newer_one_was_left(hourly: Cluster) -> None:
+    await hourly.store.declare([Declaration("hourly", "30 4 * * *", "UTC")], newly=True)
+    query = "update queued_tasks.schedule set since = now() - interval '9 hours', seen_at = $1"
+    await hourly.connection.execute(query, hourly.due(3) + timedelta(minutes=1))
+    await hourly.store.declare([HOURLY], newly=False)
+    (row,) = await hourly.store.look()
+    missed = Cron(row.cron, row.timezone).plan(row.after, hourly.due(0), catch_up=True).fires
+    assert missed == (hourly.due(2), hourly.due(1), hourly.due(0))
+
+
 async def test_a_schedule_that_is_not_declared_any_more_leaves_the_list(hourly: Cluster) -> None:
     await hourly.connection.execute("update queued_tasks.schedule set seen_at = now() - interval '2 days'")
     await hourly.declare(MINUTELY)
