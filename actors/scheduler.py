@@ -51,6 +51,7 @@ class Scheduler(Actor[SchedulerMessage]):
         self._signer = signer
         self._retention = retention
         self._newly = True
+        self._passed_over: set[Declaration] = set()  # those of others that the log has named
         self._confirm_at = AT_ONCE
         self._look_at = AT_ONCE
         self._prune_at = AT_ONCE
@@ -100,7 +101,22 @@ class Scheduler(Actor[SchedulerMessage]):
                 waits = not row.paused and await self._waits_for_run(schedule, row)
                 due = Cron(schedule.cron, schedule.timezone).next_after(row.now)
                 sleep = min(sleep, LOOK_FOR_END if waits else (due - row.now).total_seconds())
+            elif row.function != schedule.task.function:
+                self._pass_over(schedule, row)
         return sleep
+
+    def _pass_over(self, schedule: wire.Schedule, row: ScheduleRow) -> None:
+        """Say that another function has the name: a newer version of the same one, in a deploy, is no news."""
+        if row.declaration in self._passed_over:
+            return
+        self._passed_over.add(row.declaration)
+        logger.warning(
+            "schedule {} does not run {} any more: it was declared for {} since. If both are to run, give one of them "
+            "another name with @scheduled_task(name=...)",
+            row.name,
+            schedule.task.function,
+            row.function,
+        )
 
     async def _waits_for_run(self, schedule: wire.Schedule, row: ScheduleRow) -> bool:
         """See to what is due; whether something is left because the previous run is active."""
@@ -136,7 +152,7 @@ class Scheduler(Actor[SchedulerMessage]):
 
 
 def _declaration(schedule: wire.Schedule) -> Declaration:
-    return Declaration(schedule.name, schedule.cron, schedule.timezone)
+    return Declaration(schedule.name, schedule.cron, schedule.timezone, schedule.task.function)
 
 
 def _missed(after: datetime) -> str:

@@ -31,6 +31,7 @@ class Declaration:
     name: str
     cron: str
     timezone: str
+    function: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class ScheduleRow:
     name: str
     cron: str
     timezone: str
+    function: str
     paused: bool
     after: datetime
     now: datetime
@@ -48,7 +50,7 @@ class ScheduleRow:
 
     @property
     def declaration(self) -> Declaration:
-        return Declaration(self.name, self.cron, self.timezone)
+        return Declaration(self.name, self.cron, self.timezone, self.function)
 
 
 class ScheduleStore:
@@ -65,8 +67,8 @@ class ScheduleStore:
         confirms the newer one any more, goes on from where that was left.
         """
         await self._link.fetch("set_back_schedules")
-        names, crons, zones = ([getattr(each, name) for each in declarations] for name in ("name", "cron", "timezone"))
-        await self._link.fetch("declare_schedules", names, crons, zones, newly)
+        columns = ([getattr(each, name) for each in declarations] for name in ("name", "cron", "timezone", "function"))
+        await self._link.fetch("declare_schedules", *columns, newly)
 
     async def look(self, names: Sequence[str] | None = None) -> list[ScheduleRow]:
         """How far these schedules have come, by name; without names, all that are in use."""

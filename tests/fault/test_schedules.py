@@ -103,8 +103,8 @@ async def test_a_fired_task_is_run_where_tasks_are_signed(servers: Servers, conn
 
 async def _miss(connection: asyncpg.Connection, minutes: int) -> None:
     await connection.execute(
-        "insert into queued_tasks.schedule (name, cron, timezone, since) "
-        "values ('report', '* * * * *', 'UTC', now() - make_interval(mins => $1))",
+        "insert into queued_tasks.schedule (name, cron, timezone, function, since) "
+        "values ('report', '* * * * *', 'UTC', 'main:report', now() - make_interval(mins => $1))",
         minutes,
     )
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 import msgspec
 import pytest
+from loguru import logger
 
 from queued_tasks.actors.messages import Schedules, Tick
-from queued_tasks.actors.scheduler import Scheduler
+from queued_tasks.actors.scheduler import LONGEST_SLEEP, Scheduler
 from queued_tasks.runtime import wire
 from queued_tasks.runtime.cron import Cron
 from queued_tasks.runtime.execute import added_of
@@ -22,11 +23,12 @@ from queued_tasks.runtime.signing import Signer
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.schedules import Declaration, Fired, ScheduleStore
 from queued_tasks.runtime.task import Executor, NewTask
+from tests.clock import Clock
 from tests.command import Rows
 from tests.databases import connected
 
-HOURLY = Declaration("hourly", "0 * * * *", "UTC")
-MINUTELY = Declaration("minutely", "* * * * *", "UTC")
+HOURLY = Declaration("hourly", "0 * * * *", "UTC", "app:report")
+MINUTELY = Declaration("minutely", "* * * * *", "UTC", "app:report")
 MONTH = 30 * 86_400.0
 
 
@@ -66,8 +68,8 @@ class Cluster:
         return [(row["due_at"], row["task"] is not None) for row in rows]
 
 
-def new_task(**options: object) -> NewTask:
-    return NewTask(id=new_id(), function="app:report", executor=Executor.ASYNC, args="[]", **options)  # type: ignore[arg-type]
+def new_task(function: str = HOURLY.function, **options: object) -> NewTask:
+    return NewTask(id=new_id(), function=function, executor=Executor.ASYNC, args="[]", **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -176,7 +178,7 @@ async def test_a_schedule_said_again_forgets_a_time_that_a_clock_has_not_reached
 async def test_a_declaration_confirmed_while_the_clock_was_ahead_holds_for_a_quarter_of_an_hour_at_most(
     ahead: Cluster,
 ) -> None:
-    other = Declaration("minutely", "30 * * * *", "UTC")
+    other = replace(MINUTELY, cron="30 * * * *")
     await ahead.store.declare([other], newly=False)
     (kept,) = await ahead.store.look()
     await ahead.connection.execute("update queued_tasks.schedule set seen_at = seen_at - interval '16 minutes'")
@@ -186,9 +188,9 @@ async def test_a_declaration_confirmed_while_the_clock_was_ahead_holds_for_a_qua
 
 
 async def test_one_schedule_from_a_clock_that_was_ahead_hides_no_other(ahead: Cluster) -> None:
-    await ahead.connection.execute("update queued_tasks.schedule set seen_at = now() + interval '3 days'")
+    await ahead.store.declare([HOURLY], newly=True)
     await ahead.connection.execute(
-        "insert into queued_tasks.schedule (name, cron, timezone) values ('hourly', '0 * * * *', 'UTC')"
+        "update queued_tasks.schedule set seen_at = now() + interval '3 days' where name = 'minutely'"
     )
     assert [row.name for row in await ahead.store.look()] == ["hourly", "minutely"]
 
@@ -280,7 +282,7 @@ async def test_what_was_due_during_a_pause_is_not_missed_when_it_goes_on(hourly:
 
 async def test_a_pause_outlives_a_new_declaration(hourly: Cluster) -> None:
     await hourly.store.pause("hourly", True)
-    await hourly.store.declare([Declaration("hourly", "30 * * * *", "UTC")], newly=True)
+    await hourly.store.declare([replace(HOURLY, cron="30 * * * *")], newly=True)
     (row,) = await hourly.store.look()
     assert (row.cron, row.paused) == ("30 * * * *", True)
 
@@ -290,12 +292,24 @@ async def test_an_unknown_schedule_can_not_be_paused(cluster: Cluster) -> None:
 
 
 async def test_a_server_with_an_older_declaration_does_not_fire(hourly: Cluster) -> None:
-    await hourly.declare(Declaration("hourly", "30 * * * *", "UTC"))
+    await hourly.declare(replace(HOURLY, cron="30 * * * *"))
     assert await hourly.fire(hourly.due(1)) == Fired.FOREIGN
 
 
+async def test_a_function_that_has_lost_the_name_of_its_schedule_does_not_fire(hourly: Cluster) -> None:
+    await hourly.declare(replace(HOURLY, function="shop:report"))
+    assert await hourly.fire(hourly.due(1)) == Fired.FOREIGN
+
+
+async def test_a_function_that_was_only_moved_has_missed_what_was_due(hourly: Cluster) -> None:
+    (before,) = await hourly.store.look()
+    await hourly.store.declare([replace(HOURLY, function="shop:report")], newly=True)
+    (after,) = await hourly.store.look()
+    assert (after.function, after.after) == ("shop:report", before.after)
+
+
 async def test_a_changed_schedule_has_missed_nothing(hourly: Cluster) -> None:
-    await hourly.store.declare([Declaration("hourly", "30 * * * *", "UTC")], newly=True)
+    await hourly.store.declare([replace(HOURLY, cron="30 * * * *")], newly=True)
     (row,) = await hourly.store.look()
     assert row.after >= hourly.now
 
@@ -308,20 +322,20 @@ async def test_a_schedule_declared_again_goes_on_where_it_was(hourly: Cluster) -
 
 
 async def test_an_older_declaration_does_not_replace_one_that_was_confirmed_lately(hourly: Cluster) -> None:
-    await hourly.store.declare([Declaration("hourly", "30 * * * *", "UTC")], newly=False)
+    await hourly.store.declare([replace(HOURLY, cron="30 * * * *")], newly=False)
     (row,) = await hourly.store.look()
     assert row.cron == HOURLY.cron
 
 
 async def test_an_older_declaration_returns_when_nobody_confirms_the_newer_one(hourly: Cluster) -> None:
     await hourly.connection.execute("update queued_tasks.schedule set seen_at = now() - interval '16 minutes'")
-    await hourly.store.declare([Declaration("hourly", "30 * * * *", "UTC")], newly=False)
+    await hourly.store.declare([replace(HOURLY, cron="30 * * * *")], newly=False)
     (row,) = await hourly.store.look()
     assert row.cron == "30 * * * *"
 
 
 async def test_an_older_declaration_that_returns_goes_on_where_the_newer_one_was_left(hourly: Cluster) -> None:
-    await hourly.store.declare([Declaration("hourly", "30 4 * * *", "UTC")], newly=True)
+    await hourly.store.declare([replace(HOURLY, cron="30 4 * * *")], newly=True)
     query = "update queued_tasks.schedule set since = now() - interval '9 hours', seen_at = $1"
     await hourly.connection.execute(query, hourly.due(3) + timedelta(minutes=1))
     await hourly.store.declare([HOURLY], newly=False)
@@ -356,7 +370,7 @@ async def test_the_fire_of_a_task_that_is_kept_is_kept(hourly: Cluster) -> None:
 
 
 def declared(of: Declaration, *, catch_up: bool = False) -> wire.Schedule:
-    return wire.Schedule(of.name, of.cron, of.timezone, catch_up, added_of(new_task()))
+    return wire.Schedule(of.name, of.cron, of.timezone, catch_up, added_of(new_task(of.function)))
 
 
 def scheduler(cluster: Cluster, lined: list[int] | None = None, signer: Signer | None = None) -> Scheduler:
@@ -437,6 +451,42 @@ async def test_a_fired_task_is_signed_where_tasks_are_signed(cluster: Cluster) -
             signature=row["signature"],
         )
     )
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+async def look_twice(cluster: Cluster, newest: Declaration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server of HOURLY see what holds instead."""
+    monkeypatch.setattr("queued_tasks.actors.scheduler.time", clock := Clock())
+    actor = scheduler(cluster)
+    await actor.receive(Schedules((declared(HOURLY),)))
+    await cluster.declare(newest)
+    for _ in range(2):
+        clock.now += LONGEST_SLEEP
+        await actor.receive(Tick())
+
+
+@pytest.mark.parametrize("cron", [HOURLY.cron, "30 * * * *"])
+async def test_a_server_says_once_that_another_function_has_taken_the_name_of_its_schedule(
+    cluster: Cluster, warnings: list[str], monkeypatch: pytest.MonkeyPatch, cron: str
+) -> None:
+    await look_twice(cluster, replace(HOURLY, cron=cron, function="shop:report"), monkeypatch)
+    (warning,) = warnings
+    assert [part in warning for part in ("hourly", "app:report", "shop:report", "name=")] == [True] * 4
+    assert await cluster.fires() == []
+
+
+async def test_a_deploy_of_another_time_for_the_same_function_is_no_news(
+    cluster: Cluster, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await look_twice(cluster, replace(HOURLY, cron="30 * * * *"), monkeypatch)
+    assert warnings == []
 
 
 async def test_without_schedules_the_database_is_left_alone(cluster: Cluster) -> None:

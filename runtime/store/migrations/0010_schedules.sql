@@ -5,6 +5,7 @@ create table queued_tasks.schedule (
     name     text        primary key check (name <> ''),
     cron     text        not null,
     timezone text        not null,
+    function text        not null,
     paused   boolean     not null default false,
     since    timestamptz not null default clock_timestamp(),
     seen_at  timestamptz not null default clock_timestamp()
@@ -46,7 +47,8 @@ declare
     v_winner   uuid;
 begin
     select s.* into v_schedule from queued_tasks.schedule s where s.name = p_name for no key update;
-    if v_schedule.name is null or (v_schedule.cron, v_schedule.timezone) <> (p_cron, p_timezone) then
+    if v_schedule.name is null or (v_schedule.cron, v_schedule.timezone) <> (p_cron, p_timezone)
+       or v_schedule.function <> p_function then
         return 'foreign';
     elsif v_schedule.paused then
         return 'paused';

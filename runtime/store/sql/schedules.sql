@@ -1,6 +1,6 @@
 -- $1 names, null for all that are in use. `after`: how far each has come. One that nobody has declared for a day, while
 -- others were, is in use no more. What lies later than now was written by a clock that was ahead: see set_back_schedules.sql.
-select s.name, s.cron, s.timezone, s.paused,
+select s.name, s.cron, s.timezone, s.function, s.paused,
        greatest(case when s.since > clock_timestamp() then clock_timestamp() - interval '1 minute' else s.since end, f.due_at)
            as after,
        clock_timestamp() as now,

@@ -272,7 +272,7 @@ async def test_a_task_that_waits_although_slots_are_free(database: str, rows: Ro
 
 async def test_a_schedule_that_nobody_runs_unless_it_rests(database: str, link: Link) -> None:
     schedules = ScheduleStore(link)
-    await schedules.declare([Declaration("report", "* * * * *", "UTC")], newly=True)
+    await schedules.declare([Declaration("report", "* * * * *", "UTC", "app:report")], newly=True)
     assert await found(database, "schedules") == []
     await change(database, "update queued_tasks.schedule set since = now() - $1::interval", LONG_AGO)
     (finding,) = await found(database, "schedules")

@@ -62,7 +62,7 @@ async def stored(database: str, ran: Ran) -> dict[str, object]:
 
 
 async def test_a_schedule_row_has_the_documented_fields(database: str, store: ScheduleStore) -> None:
-    await store.declare([Declaration("nightly", "0 3 * * *", "UTC")], newly=True)
+    await store.declare([Declaration("nightly", "0 3 * * *", "UTC", "app:report")], newly=True)
     ran = await queued_tasks("scheduler", "list", "--json", database=database)
     (row,) = ran.json
     assert row == {
@@ -75,7 +75,7 @@ async def test_a_schedule_row_has_the_documented_fields(database: str, store: Sc
 
 
 async def test_the_next_time_is_told_in_the_zone_of_the_schedule(database: str, store: ScheduleStore) -> None:
-    await store.declare([Declaration("nightly", "0 3 * * *", "Asia/Tokyo")], newly=True)
+    await store.declare([Declaration("nightly", "0 3 * * *", "Asia/Tokyo", "app:report")], newly=True)
     (row,) = (await queued_tasks("scheduler", "list", "--json", database=database)).json
     due = datetime.fromisoformat(row["next_at"])
     assert (due.hour, due.utcoffset()) == (3, timedelta(hours=9))
@@ -94,7 +94,7 @@ async def test_what_an_application_declares_is_listed_before_any_server_has_star
 async def test_an_application_that_can_not_be_imported_does_not_hide_what_servers_know(
     database: str, folder: Path, store: ScheduleStore
 ) -> None:
-    await store.declare([Declaration("nightly", "0 3 * * *", "UTC")], newly=True)
+    await store.declare([Declaration("nightly", "0 3 * * *", "UTC", "app:report")], newly=True)
     (folder / "main.py").write_text("import nothing_like_this")
     ran = await queued_tasks("scheduler", "list", "--json", database=database, cwd=folder)
     assert ([row["name"] for row in ran.json], "nothing_like_this" in ran.err) == (["nightly"], True)
@@ -168,14 +168,14 @@ async def test_a_bad_expression_is_told_with_the_function(database: str, folder:
 
 
 async def test_a_paused_schedule_has_no_next_time(database: str, store: ScheduleStore) -> None:
-    await store.declare([Declaration("nightly", "0 3 * * *", "UTC")], newly=True)
+    await store.declare([Declaration("nightly", "0 3 * * *", "UTC", "app:report")], newly=True)
     ran = await queued_tasks("scheduler", "pause", "nightly", database=database)
     (row,) = (await queued_tasks("scheduler", "list", "--json", database=database)).json
     assert (ran.code, row["paused"], row["next_at"]) == (0, True, None)
 
 
 async def test_a_resumed_schedule_goes_on(database: str, store: ScheduleStore) -> None:
-    await store.declare([Declaration("nightly", "0 3 * * *", "UTC")], newly=True)
+    await store.declare([Declaration("nightly", "0 3 * * *", "UTC", "app:report")], newly=True)
     await queued_tasks("scheduler", "pause", "nightly", database=database)
     await queued_tasks("scheduler", "resume", "nightly", database=database)
     (row,) = await store.look()
