@@ -238,8 +238,7 @@ def _channel_not_taken(seen: Inquiry) -> Reason | None:
 
 
 def _function_not_known(seen: Inquiry) -> Reason | None:
-    takers = [taker for taker in _claiming(seen) if _takes(taker, seen.task.channel)]
-    if any(taker.id not in seen.declined_by for taker in takers):
+    if _able(seen):
         return None
     because = (seen.declined_because or "").removesuffix(".")
     return Reason(
@@ -253,8 +252,7 @@ def _function_not_known(seen: Inquiry) -> Reason | None:
 def _channel_full(seen: Inquiry) -> Reason | None:
     limits, gate = seen.limits, seen.limits.gate
     facts: dict[str, Json] = {"channel": gate.channel, "limits": gate.limits, "running": limits.running}
-    takers = [taker for taker in _claiming(seen) if _takes(taker, gate.channel)]
-    if gate.cap is not None and gate.per_server and all(taker.id in limits.full_servers for taker in takers):
+    if gate.cap is not None and gate.per_server and all(taker.id in limits.full_servers for taker in _able(seen)):
         full = f"Its channel {gate.channel} is full on every server: {gate.cap} of its tasks may run on each."
     elif gate.cap is not None and not gate.per_server and limits.running >= gate.cap:
         full = f"Its channel {gate.channel} is full: {limits.running} of its tasks run, {gate.cap} may."
@@ -289,25 +287,27 @@ def _rate_used_up(seen: Inquiry) -> Reason | None:
 
 
 def _no_workers(seen: Inquiry) -> Reason | None:
-    if any(taker.workers for taker in _claiming(seen)):
+    if any(taker.workers for taker in _able(seen)):
         return None
     kind = "def functions (sync)" if seen.sync else "async def functions"
+    which = " that can run it" if len(_able(seen)) < len(_claiming(seen)) else ""
     return Reason(
         "no_workers",
-        f"No server has a worker for {kind} yet.",
+        f"No server{which} has a worker for {kind} yet.",
         "They are started when there is a task for them; if that lasts, see the servers' logs.",
     )
 
 
 def _all_busy(seen: Inquiry) -> Reason | None:
-    takers = _claiming(seen)
+    takers = _able(seen)
     slots, busy = sum(taker.slots for taker in takers), sum(taker.busy for taker in takers)
     if busy < slots:
         return None
     kind = "for def functions" if seen.sync else "for async def functions"
+    where = " on servers that can run it" if len(takers) < len(_claiming(seen)) else ""
     return Reason(
         "all_busy",
-        f"All {plural(slots, 'slot')} {kind} are busy. {_ahead(seen)}",
+        f"All {plural(slots, 'slot')} {kind} are busy{where}. {_ahead(seen)}",
         "Add workers with `queued-tasks servers scale NAME --workers N`, or start another server.",
         {"slots": slots, "busy": busy, "ahead": seen.ahead},
     )
@@ -353,6 +353,11 @@ _ADD_ANEW = "Cancel it, and add it anew."
 
 def _claiming(seen: Inquiry) -> list[Taker]:
     return [taker for taker in seen.takers if taker.state == "running"]
+
+
+def _able(seen: Inquiry) -> list[Taker]:
+    """Those that take its channel, and don't decline its function."""
+    return [taker for taker in _claiming(seen) if _takes(taker, seen.task.channel) and taker.id not in seen.declined_by]
 
 
 def _takes(taker: Taker, channel: str) -> bool:

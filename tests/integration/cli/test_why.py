@@ -259,6 +259,24 @@ async def test_all_slots_busy_and_how_many_are_ahead(queue: Queue) -> None:
     assert found.sentence == "All 10 slots for async def functions are busy. 2 tasks of its line are ahead of it."
 
 
+@pytest.mark.parametrize(
+    ("kind", "word", "said"),
+    [
+        (FULL, "all_busy", "All 10 slots for async def functions are busy on servers that can run it"),
+        (NONE, "no_workers", "No server that can run it has a worker"),
+    ],
+)
+async def test_room_on_servers_that_can_not_run_it_is_none(
+    queue: Queue, kind: dict[str, int], word: str, said: str
+) -> None:
+    await queue.serve("gpu-1", details={"kinds": {"async": kind}, "channels": ["gpu"]})
+    await queue.serve("web-1", details={"kinds": {"async": FREE}, "excluded_channels": ["gpu"]})
+    old = await queue.serve("gpu-2", details={"kinds": {"async": FREE}, "channels": ["gpu"]})
+    await queue.decline(old, "app:train", "the module app has no train")
+    found = await queue.why(await queue.add("app:train", channel="gpu"))
+    assert (found.word, said in found.sentence) == (word, True)
+
+
 async def test_no_more_are_counted_ahead_than_is_worth_it(queue: Queue, database: str) -> None:
     await queue.serve(details={"kinds": {"async": FULL}})
     await queue.add()
