@@ -1,5 +1,5 @@
 -- $1 most tasks to count of a line
--- Functions that no server runs which takes tasks, though tasks of them are in line, and why.
+-- Functions that no server runs which takes tasks of their channels, though tasks of them are in line, and why.
 select l.function, sum(y.count)::bigint as count,
        (select s.reason from queued_tasks.stance s where s.function = l.function order by s.at desc limit 1) as reason
   from queued_tasks.lane l
@@ -14,6 +14,9 @@ select l.function, sum(y.count)::bigint as count,
    and exists (select from queued_tasks.stance s where s.function = l.function)
    and not exists (select from queued_tasks.heartbeat h
                     where h.state = 'running' and h.workers > 0
+                      and case when json_array_length(h.details -> 'channels') > 0
+                               then (h.details -> 'channels')::jsonb ? l.channel
+                               else ((h.details -> 'excluded_channels')::jsonb ? l.channel) is not true end
                       and not exists (select from queued_tasks.stance s
                                        where s.function = l.function and s.server = h.server))
  group by l.function

@@ -290,9 +290,9 @@ async def settle_on(database: str, server: str, settings: Mapping[str, Any]) -> 
 # ---- functions
 
 
-async def _decline(rows: Rows) -> None:
+async def _decline(rows: Rows, channel: str = "default") -> None:
     """The only server claims a task of app:gone, and can't run it."""
-    await rows.add("app:gone")
+    await rows.add("app:gone", channel=channel)
     await rows.park(await rows.serve(), "the module app has no gone")
 
 
@@ -306,4 +306,16 @@ async def test_a_function_that_no_server_knows_is_named_with_the_reason(database
 async def test_a_function_that_another_server_may_know_is_fine(database: str, rows: Rows) -> None:
     await _decline(rows)
     await rows.serve("web-2")
+    assert await found(database, "functions") == []
+
+
+@pytest.mark.parametrize("intake", [{"channels": ["mail"]}, {"excluded_channels": ["gpu"]}])
+async def test_what_a_server_knows_that_does_not_take_the_channel_is_of_no_use(
+    database: str, rows: Rows, intake: Mapping[str, Any]
+) -> None:
+    await _decline(rows, "gpu")
+    await rows.serve("web-2", details=intake)
+    (finding,) = await found(database, "functions")
+    assert "1 task of app:gone waits" in finding.finding
+    await rows.serve("gpu-1", details={"channels": ["gpu"]})
     assert await found(database, "functions") == []
