@@ -16,7 +16,7 @@ from ...runtime.store.link import Row
 from ...runtime.store.schedules import ScheduleRow
 from ...runtime.task import Json
 from ..words import ago, plural, span
-from .membership import GONE, details_of, state_of
+from .membership import GONE, called, details_of, state_of
 
 OLDEST = 150_000  # PostgreSQL 15, as server_version_num
 CLOCK = 10.0  # seconds that clocks may differ
@@ -109,7 +109,7 @@ def of_servers(rows: Sequence[Row], lease_ttl: timedelta) -> Iterator[Finding]:
     states = {row["id"]: state_of(row, lease_ttl) for row in rows}
     up = [row for row in rows if states[row["id"]] not in GONE]
     if not any(states[row["id"]] == "running" for row in up):
-        yield _none_claims({row["name"]: states[row["id"]] for row in up})
+        yield _none_claims([(row["name"], states[row["id"]]) for row in up])
     names = Counter(row["name"] for row in up)
     for row in rows:
         if states[row["id"]] == "lost" and row["name"] not in names:
@@ -136,7 +136,8 @@ def of_servers(rows: Sequence[Row], lease_ttl: timedelta) -> Iterator[Finding]:
 
 def of_settings(rows: Sequence[Row], here: Mapping[str, Json], gates: Mapping[str, Gate]) -> Iterator[Finding]:
     """Settings that differ: between servers (the rows of those that are up), from those `here`, from the database."""
-    told = {row["name"]: json.loads(row["settings"]) for row in rows}
+    names = called(rows)
+    told = {names[row["id"]]: json.loads(row["settings"]) for row in rows}
     told["this environment"] = {name: value for name, value in here.items() if name != "QUEUE_CHANNELS"}
     for name in here:
         values: defaultdict[str, list[str]] = defaultdict(list)
@@ -247,12 +248,12 @@ def _holder(row: Row) -> Finding:
     )
 
 
-def _none_claims(states: Mapping[str, str]) -> Finding:
+def _none_claims(states: Sequence[tuple[str, str]]) -> Finding:
     if not states:
         cure = "Start one: `queued-tasks start --app main:app`."
         return Finding("servers", Level.CRITICAL, "No server is running.", cure)
-    there = ", ".join(f"{name} is {state}" for name, state in sorted(states.items()))
-    drained = next((name for name, state in sorted(states.items()) if state in ("draining", "drained")), None)
+    there = ", ".join(f"{name} is {state}" for name, state in sorted(states))
+    drained = next((name for name, state in sorted(states) if state in ("draining", "drained")), None)
     cure = f"`queued-tasks servers resume {drained}`, or start another." if drained else "See `queued-tasks servers`."
     return Finding("servers", Level.CRITICAL, f"No server takes tasks: {there}.", cure)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -67,9 +69,17 @@ def servers_grid(rows: Sequence[Row], lease_ttl: timedelta, width: int) -> Rende
 
 
 def errors_of(rows: Sequence[Row]) -> dict[str, str]:
-    """What is wrong with the workers of servers, by their names: an import that fails, a loop that is blocked."""
-    said = {row["name"]: details_of(row).get("error") for row in rows if row["present"]}
+    """What is wrong with the workers of servers, by what they are called: a failing import, a loop that is blocked."""
+    present = [row for row in rows if row["present"]]
+    names = called(present)
+    said = {names[row["id"]]: details_of(row).get("error") for row in present}
     return {name: error.strip() for name, error in said.items() if error}
+
+
+def called(rows: Sequence[Row]) -> dict[UUID, str]:
+    """What to call each of these servers, by their ids: its name, with the id where several have it."""
+    names = Counter(row["name"] for row in rows)
+    return {row["id"]: row["name"] if names[row["name"]] == 1 else f"{row['name']} ({row['id']})" for row in rows}
 
 
 def server_row(row: Row, lease_ttl: timedelta) -> dict[str, Json]:

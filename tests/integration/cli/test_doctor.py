@@ -176,6 +176,13 @@ async def test_servers_that_take_no_tasks(database: str, rows: Rows, state: str,
     assert (finding.level, f"web-1 is {state}" in finding.finding, cure in finding.cure) == ("critical", True, True)
 
 
+async def test_servers_of_one_name_that_take_no_tasks_are_all_told(database: str, rows: Rows) -> None:
+    await rows.serve(state="drained")
+    await rows.serve(state="starting")
+    (finding,) = await found(database, "servers")
+    assert finding.finding == "No server takes tasks: web-1 is drained, web-1 is starting."
+
+
 async def test_a_server_that_was_lost_until_one_of_its_name_is_back(database: str, rows: Rows) -> None:
     await beat(rows, "web-1")
     await beat(rows, "web-2")
@@ -200,6 +207,16 @@ async def test_settings_that_differ_between_servers_and_here(database: str, rows
     assert finding.finding == (
         "QUEUE_RETENTION_DAYS is not the same everywhere: 3 in web-1; 30 in this environment, web-2."
     )
+
+
+async def test_settings_that_differ_between_servers_of_one_name(database: str, rows: Rows) -> None:
+    told: Mapping[str, Any] = alike(Settings(database_url=database))
+    await beat(rows)
+    await settle_on(database, "web-1", {**told, "QUEUE_RETENTION_DAYS": 3})
+    other = await rows.serve()
+    await change(database, "update queued_tasks.server set settings = $2::json where id = $1", other, json.dumps(told))
+    (finding,) = await found(database, "settings")
+    assert finding.finding.endswith(f"; 30 in this environment, web-1 ({other}).")
 
 
 async def test_a_key_that_differs_is_not_shown(database: str, rows: Rows) -> None:

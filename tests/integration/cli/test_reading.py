@@ -229,6 +229,14 @@ async def test_status_names_the_error_of_an_app_that_can_not_be_imported(databas
     assert "web-1: ModuleNotFoundError: No module named 'shop'" in ran.out
 
 
+@pytest.mark.parametrize("command", ["status", "servers"])
+async def test_a_server_hides_no_error_of_another_one_of_its_name(database: str, rows: Rows, command: str) -> None:
+    broken = await rows.serve(state="blocked", details={"error": "ModuleNotFoundError: No module named 'shop'"})
+    await rows.serve()
+    ran = await queued_tasks(command, database=database, COLUMNS="200")
+    assert f"web-1 ({broken}): ModuleNotFoundError: No module named 'shop'" in ran.out
+
+
 # ---- errors
 
 
