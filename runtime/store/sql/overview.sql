@@ -1,5 +1,6 @@
 -- $1 seconds of silence after which a server counts as lost
--- How the whole is: a task's wait begins when it is due, free of its parents, and back from its last attempt.
+-- How the whole is: a task's wait begins when it is due, free of its parents, and back from its last attempt. What was
+-- cancelled or removed in line is passed over, up to a thousand of a line: a paused channel may hold any number of them.
 with alive as (
     select h.state, h.slots, h.busy
       from queued_tasks.heartbeat h
@@ -7,7 +8,14 @@ with alive as (
 ), front as (
     select y.id
       from queued_tasks.lane l
-     cross join lateral (select r.ids[1] as id from queued_tasks.bundle r where r.lane = l.id order by r.seq limit 1) y
+     cross join lateral (
+           select h.id
+             from (select u.id
+                     from (select r.ids from queued_tasks.bundle r where r.lane = l.id order by r.seq limit 1000) b
+                    cross join lateral unnest(b.ids) u (id) limit 1000) h
+            where exists (select from queued_tasks.task t where t.id = h.id offset 0)
+              and not exists (select from queued_tasks.result x where x.id = h.id offset 0)
+            limit 1) y
      where l.function is null
 ), since as (
     select greatest(t.created_at, t.run_at,

@@ -9,6 +9,7 @@ import pytest
 from queued_tasks import QueuedTasks
 from tests.apps import work
 from tests.command import queued_tasks
+from tests.databases import connected
 
 
 async def rows(database: str) -> list[dict[str, object]]:
@@ -53,6 +54,17 @@ async def test_a_paused_channel_keeps_its_limits(database: str) -> None:
     assert [(row["cap"], row["paused"]) for row in await rows(database)] == [(7, True)]
     await queued_tasks("channels", "resume", "mail", database=database)
     assert [(row["cap"], row["paused"]) for row in await rows(database)] == [(7, False)]
+
+
+@pytest.mark.parametrize("how", [("pause", "mail"), ("set", "mail", "0")])
+async def test_what_was_removed_from_a_paused_channel_waits_no_more(database: str, how: tuple[str, ...]) -> None:
+    await queued_tasks("channels", *how, database=database)
+    async with QueuedTasks.connect(database) as tasks, connected(database) as connection:
+        refs = [tasks.add_task(work.add, 1, 2, channel=channel) for channel in ("mail", "mail", "mail", "other")]
+        await refs[0].cancel()
+        await refs[1].cancel()
+        await connection.execute("select queued_tasks.remove_tasks(array[$1::uuid])", refs[1].id)
+    assert [(row["name"], row["waiting"]) for row in await rows(database)] == [("mail", 1), ("other", 1)]
 
 
 async def test_a_cap_of_0_is_a_pause_that_resume_ends(database: str) -> None:

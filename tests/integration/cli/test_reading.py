@@ -138,6 +138,21 @@ async def test_a_wait_is_counted_from_when_the_task_was_due(database: str, rows:
     assert document["oldest_waiting_seconds"] < 3600
 
 
+async def test_what_was_cancelled_or_removed_in_line_is_not_kept_waiting(database: str, rows: Rows) -> None:
+    cancelled, removed, live = [await rows.add() for _ in range(3)]
+    for id in (cancelled, removed):
+        await queued_tasks("tasks", "cancel", id, "--yes", database=database)
+    async with connected(database) as connection:
+        await connection.execute(
+            "update queued_tasks.task set created_at = now() - interval '1 hour' where id <> $1", live
+        )
+        await connection.execute("select queued_tasks.remove_tasks(array[$1::uuid])", removed)
+        behind = (await queued_tasks("status", "--json", database=database)).json
+        await queued_tasks("tasks", "cancel", live, "--yes", database=database)
+        nothing = (await queued_tasks("status", "--json", database=database)).json
+    assert (behind["oldest_waiting_seconds"] < 3_000, nothing["oldest_waiting_seconds"]) == (True, None)
+
+
 # ---- filters
 
 

@@ -227,3 +227,14 @@ async def test_a_look_at_the_backlog_reads_no_more_than_it_is_asked_for(store: S
     await store.session.connection.execute("select queued_tasks.backlog(1000)")
     assert (plans.blind(), plans.greedy(20_000)) == ([], [])
     assert plans.pages("bundle") < 200
+
+
+async def test_a_look_at_the_whole_passes_over_so_many_cancelled_tasks_at_most(store: Store) -> None:
+    await store.session.connection.execute(FILL)
+    await store.session.connection.execute(
+        "insert into queued_tasks.result (id, state, attempt) "
+        "select id, 'cancelled', 0 from queued_tasks.ready on conflict do nothing; analyze"
+    )
+    plans = await Plans.of(store)
+    await store.session.fetch("overview", 15.0)
+    assert plans.greedy(1_000) == []
