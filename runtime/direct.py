@@ -25,6 +25,7 @@ from .settings import Settings
 from .signing import Seals, signer_of
 from .store.link import Link, Row
 from .store.overview import Overview, overview
+from .store.own_link import OwnLink
 from .store.reads import Reads
 from .store.tasks import TaskStore
 from .task import Executor, NewTask, Task, TaskLog, TaskState
@@ -50,9 +51,9 @@ class Connections:
 
     @classmethod
     def of(cls, dsn: str, settings: Settings) -> Connections:
-        """Connections that open when they are first needed."""
+        """Connections that open when they are first needed, and that nobody opens again once they are closed."""
         writes, calls, side = (
-            Link(dsn, settings.schema, name=name, statement_cache=settings.statement_cache)
+            OwnLink(dsn, settings.schema, name=name, statement_cache=settings.statement_cache)
             for name in ("writer", "client", "announcer")
         )
         listen = settings.listen_database_url
@@ -177,12 +178,14 @@ class DirectBackend:
         return await overview(self._calls, lease_ttl)
 
     async def close(self) -> None:
-        """Leave, and close every connection."""
-        await self.leave()
-        await self._connections.close()
+        """Leave, and close every connection. Each call raises InvalidState from now on, those under way included."""
+        try:
+            await self.leave()
+        finally:
+            await self._connections.close()
 
     async def leave(self) -> None:
-        """End what goes on behind the calls. What is still to be written is lost: flush before."""
+        """End what goes on behind the calls. Who waits is told; what is still to be written is lost: flush before."""
         await self._writer.close()
         await self._waiters.close()
         if self._announcer:

@@ -23,8 +23,8 @@ worker_handle: QueuedTasks | None = None  # set in a worker process, for what ru
 class QueuedTasks(Client):
     """Add tasks and look after them. Get one from `connect()`, in a route from `Inject`, in a task from `current()`.
 
-    Every method raises InvalidState once the handle is closed, and those that are awaited DatabaseUnavailable when
-    PostgreSQL is away. An id may be given as text.
+    Every method raises InvalidState once the handle is closed, also one that is under way, and those that are awaited
+    DatabaseUnavailable when PostgreSQL is away. An id may be given as text.
     """
 
     @classmethod

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
 from functools import wraps
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from .blocking import block_on, refuse_on_loop, runs_loop
+from .blocking import refuse_on_loop, result_of, runs_loop
 from .client import Client
 from .current import Block, making
 from .entry import Entry
@@ -24,6 +24,9 @@ from .watch import TaskUpdate, watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_LAST_WORDS = 5.0  # seconds for what still runs when a handle is closed
+_CLOSED = "This handle is closed: use it, and what it returned, inside `with QueuedTasks.sync()`, or open another one."
 
 
 def _twin(
@@ -222,17 +225,48 @@ class SyncTaskRef(Ref):
 @contextmanager
 def connected(connection: AbstractAsyncContextManager[Client]) -> Iterator[SyncQueuedTasks]:
     """The twin of the handle that `connection` gives, which gets a thread of its own. See `QueuedTasks.sync`."""
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, name="queued-tasks", daemon=True)
-    thread.start()
-    block = block_on(loop)
+    own = _OwnLoop()
     try:
-        tasks = SyncQueuedTasks(block(connection.__aenter__()), block)
+        tasks = SyncQueuedTasks(own.block(connection.__aenter__()), own.block)
         try:
             yield tasks
         finally:
             tasks._wait(cast("Coroutine[Any, Any, object]", connection.__aexit__(None, None, None)))
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        own.close()
+
+
+class _OwnLoop:
+    """An event loop in a thread of its own, for threads that wait for what goes on there."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._run, name="queued-tasks", daemon=True)
+        self._asking = Lock()  # held while something is given to the loop: after its end that would never be done
+        self._closed = False
+        self._thread.start()
+
+    def block(self, work: Coroutine[Any, Any, T], *, own_code: bool = False) -> T:  # noqa: ARG002  # see Block
+        refuse_on_loop(work.close)
+        with self._asking:
+            if self._closed:
+                work.close()
+                raise InvalidState(_CLOSED)
+            asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return result_of(asked)
+
+    def close(self) -> None:
+        """End the loop, when those who still wait have been told what became of it."""
+        with self._asking:
+            self._closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        if left := asyncio.all_tasks(self._loop):
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_LAST_WORDS))
+            for each in left:
+                each.cancel()
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_LAST_WORDS))

@@ -16,10 +16,11 @@ from uuid import UUID
 
 from .backend import End, not_found
 from .ear import Ear
-from .errors import DatabaseUnavailable, QueuedTasksError
+from .errors import DatabaseUnavailable, InvalidState, QueuedTasksError
 from .following import STAY, Followers
 from .settings import Settings
 from .store.link import Link, Row
+from .store.own_link import CLOSED
 from .store.reads import Reads
 from .task import TaskState
 
@@ -53,6 +54,7 @@ class Waiters:
         self._subscribed: set[UUID] = set()
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def end_of(self, id: UUID, timeout: float | None) -> End:
         """Return once the task has ended.
@@ -61,7 +63,9 @@ class Waiters:
             TimeoutError: not within `timeout` seconds.
             TaskNotFound: there is no such task, or no more.
             DatabaseUnavailable: the database has been away for too long to go on waiting.
+            InvalidState: these are closed, or have been meanwhile.
         """
+        self._check_open()
         answer: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(id, set())
         if not waiting:
@@ -84,6 +88,7 @@ class Waiters:
 
     async def progress_of(self, id: UUID, seen: str) -> str:
         """Return how far a task has come once that is not `seen` any more; raises what `end_of` does."""
+        self._check_open()
         answer = self._followers.add(id, seen)
         self._start()
         try:
@@ -92,14 +97,20 @@ class Waiters:
             self._followers.leave(id, answer)
 
     async def close(self) -> None:
-        """Stop listening. Whoever still waits is left to his own timeout."""
+        """Stop listening. Whoever still waits is told so, and whoever comes later."""
+        self._closed = True
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
+        self._fail_all(InvalidState(CLOSED))
         self._ear.close()
         if self._subscribed:
             with suppress(QueuedTasksError):
                 await self._link.fetch("unsubscribe", list(self._subscribed), self._ear.topic, timeout=1)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidState(CLOSED)
 
     def _start(self) -> None:
         self._wake.set()
