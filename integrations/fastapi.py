@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +34,7 @@ PATIENCE = 4.0  # seconds that a request waits for its tasks to be written
 _RETRY_AFTER = "5"  # seconds
 _ENDED = "This route has ended: use request.app.state.queued_tasks, which lives as long as the application."
 
-_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, QueuedTasks] = WeakKeyDictionary()
+_opened: WeakKeyDictionary[asyncio.AbstractEventLoop, list[QueuedTasks]] = WeakKeyDictionary()
 
 
 async def _request_handle(connection: HTTPConnection) -> AsyncIterator[QueuedTasks]:
@@ -124,15 +124,31 @@ async def _queue_around(
             handle = await stack.enter_async_context(QueuedTasks.connect(dsn, settings=settings))
             if workers:
                 await stack.enter_async_context(_child(app, settings, workers, dsn))
-        app.state.queued_tasks = _opened[asyncio.get_running_loop()] = handle
+        app.state.queued_tasks = stack.enter_context(_known(handle))
         async with own(app) if own is not None else nullcontext() as state:
             yield state
+
+
+@contextmanager
+def _known(handle: QueuedTasks) -> Iterator[QueuedTasks]:
+    opened = _opened.setdefault(asyncio.get_running_loop(), [])
+    opened.append(handle)
+    try:
+        yield handle
+    finally:
+        opened.remove(handle)
 
 
 def _application_handle(connection: HTTPConnection) -> QueuedTasks:
     handle = getattr(connection.app.state, "queued_tasks", None)
     if handle is None:  # a mounted application has a state of its own, and its lifespan never runs
-        handle = _opened.get(asyncio.get_running_loop())
+        opened = {*_opened.get(asyncio.get_running_loop(), ())}
+        if len(opened) > 1:
+            raise ConfigurationError(
+                "Several queues are open, and this application, which is mounted in another one, has none of its own: "
+                "write mounted.state.queued_tasks = app.state.queued_tasks in the lifespan of that one."
+            )
+        handle = next(iter(opened), None)
     if not isinstance(handle, QueuedTasks):
         raise ConfigurationError(
             "The queue is not open: write FastAPI(lifespan=lifespan), around your own if you have one."

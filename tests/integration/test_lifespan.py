@@ -7,17 +7,21 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Annotated
+from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from queued_tasks.integrations import fastapi as integration
-from queued_tasks.integrations.fastapi import lifespan
+from queued_tasks.integrations.fastapi import get_tasks, lifespan
 from queued_tasks.runtime import handles
+from queued_tasks.runtime.errors import ConfigurationError
 from queued_tasks.runtime.handles import QueuedTasks
 from queued_tasks.runtime.settings import Settings
+from tests.databases import fresh_database
 from tests.waiting import wait_until
 
 
@@ -29,6 +33,54 @@ async def test_in_a_worker_lifespan_gives_the_handle_of_the_worker(
         app = FastAPI()
         async with lifespan(workers=3, dsn="postgresql://nobody@127.0.0.1:1/x")(app):
             assert app.state.queued_tasks is handle
+
+
+def work(value: int) -> None: ...
+
+
+def with_a_mounted_one(dsn: str) -> tuple[FastAPI, FastAPI]:
+    app, mounted = FastAPI(lifespan=lifespan(dsn=dsn)), FastAPI()
+
+    @mounted.post("/add")
+    async def add(tasks: Annotated[QueuedTasks, Depends(get_tasks)]) -> UUID:
+        return tasks.add_task(work, 1).id
+
+    app.mount("/mounted", mounted)
+    return app, mounted
+
+
+async def added(app: FastAPI) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as http:
+        assert (await http.post("/mounted/add")).status_code == 200
+
+
+async def test_a_mounted_application_never_gets_the_queue_of_another_one(
+    postgres: str, template: str, database: str, rows: asyncpg.Connection
+) -> None:
+    async with fresh_database(postgres, template=template) as other:
+        app, mounted = with_a_mounted_one(database)
+        another, _ = with_a_mounted_one(other)
+        async with app.router.lifespan_context(app), another.router.lifespan_context(another):
+            with pytest.raises(ConfigurationError, match=r"mounted\.state\.queued_tasks = app\.state\.queued_tasks"):
+                await added(app)
+            mounted.state.queued_tasks = app.state.queued_tasks
+            await added(app)
+        assert await rows.fetchval("select count(*) from queued_tasks.task") == 1
+
+
+async def test_a_mounted_application_gets_no_queue_that_was_left(
+    postgres: str, template: str, database: str, rows: asyncpg.Connection
+) -> None:
+    async with fresh_database(postgres, template=template) as other:
+        app, _ = with_a_mounted_one(database)
+        another, _ = with_a_mounted_one(other)
+        async with app.router.lifespan_context(app):
+            async with another.router.lifespan_context(another):
+                pass
+            await added(app)
+        assert await rows.fetchval("select count(*) from queued_tasks.task") == 1
+        with pytest.raises(ConfigurationError, match="The queue is not open"):
+            await added(app)
 
 
 APPLICATION = """
