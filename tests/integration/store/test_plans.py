@@ -186,6 +186,18 @@ async def test_one_more_of_many_children_that_ends_does_not_read_all_the_others(
     assert plans.greedy(10) == []
 
 
+async def test_what_ended_with_a_parent_of_many_is_found_by_index(store: Store) -> None:
+    parent = await store.one()
+    children = await store.add(1_000, parents=(parent.id,))
+    grandchildren = await store.add(10, parents=tuple(child.id for child in children[:10]))
+    await store.tasks.cancel([parent.id], "on request")
+    plans = await Plans.of(store)
+    found = await store.session.fetch("ended_with", parent.id)
+    assert {row["id"] for row in found} == {task.id for task in (*children, *grandchildren)}
+    assert ("result", "Seq Scan") not in plans.blind()
+    assert (plans.greedy(2_000), plans.compiled) == ([], [])
+
+
 async def test_a_page_of_any_state_reads_little(store: Store) -> None:
     await store.session.connection.execute(FILL)
     await store.session.connection.execute("analyze")
