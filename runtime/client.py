@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from .asked import id_of, rows_of, status_of
 from .backend import Backend, not_found
 from .blocking import runs_loop
+from .bound import Bound
 from .current import Block
 from .enqueue import Form, arguments_of, as_added, family_of, form_of, resolved
 from .entry import Entry
@@ -47,6 +48,7 @@ def _written(
 
     @wraps(add)
     async def add_written(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Task:
+        self._check_loop()
         return await self._task_of(add(self, *args, **kwargs))
 
     add_written.__name__ = "add_task_async"
@@ -61,6 +63,7 @@ class Client:
         self.backend = backend
         self.settings = settings
         self._outbox = outbox
+        self.bound: Bound | None = None  # to the event loop that it was opened on
         self.block: Block | None = None  # how threads without an event loop wait, where this handle has a blocking twin
 
     def add_task(
@@ -202,6 +205,7 @@ class Client:
         `options` and what is raised: see `add_task`.
         """
         self._outbox.check_room()
+        self._check_loop()
         func = resolved(func_or_path)
         return await self._task_of(self._add(func, args, kwargs or {}, {**options, "run_at": run_at}))
 
@@ -297,6 +301,11 @@ class Client:
                     tasks = [replace(task, id=outbox.derive(task)) for task in tasks]
                 entries += [Entry(task, outbox) for task in tasks]
         return entries
+
+    def _check_loop(self) -> None:
+        """Before a task is added that is awaited at once: on another event loop nothing is to be added, either."""
+        if self.bound is not None:
+            self.bound.check()
 
     async def _asked(self, id: UUID | str) -> UUID:
         """The id of a task that the database knows, unless nobody does."""

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from .announce import Announcer, wake_topic
 from .backend import End, not_found
+from .bound import Bound
 from .database import prepare, with_key
 from .ear import Ear, OwnEar
 from .entry import Entry
@@ -71,6 +72,7 @@ class DirectBackend:
 
     def __init__(self, connections: Connections, settings: Settings) -> None:
         self._connections = connections
+        self._bound = Bound()
         self._calls = connections.calls
         notified = settings.use_postgresql_notify
         self._announcer = Announcer(connections.side, wake_topic(settings)) if notified else None
@@ -90,9 +92,11 @@ class DirectBackend:
         await self._writes.warm_up(_WARMING)
 
     async def write(self, tasks: Sequence[NewTask], *, repeat: bool = False) -> dict[UUID, UUID]:
+        self._bound.check()
         return await self._writer.write(tasks, repeat=repeat)
 
     def draft(self, patience: float) -> Draft | None:
+        self._bound.check()
         return self._writer.draft(patience)
 
     async def get(self, id: UUID) -> Task | None:

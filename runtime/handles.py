@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .blocking import runs_loop
+from .bound import Bound
 from .client import Client
 from .current import making
+from .entry import Entry
 from .inside import of_attempt, running_task
 from .outbox import Outbox
 from .settings import Settings
 from .turn import TurnFlush
+from .writing import Writer
 
 if TYPE_CHECKING:
     from .sync_client import SyncQueuedTasks
@@ -33,7 +36,7 @@ class QueuedTasks(Client):
         """A handle for scripts and services: what it adds is written at the end of the event loop's turn.
 
         Without `dsn` the settings name the database, and without these the embedded one is used. Leaving writes what
-        is left.
+        is left. What is awaited belongs to this event loop; any thread may call `add_task`.
 
         Raises:
             SchemaOutdated: the database needs `queued-tasks migrate`.
@@ -44,10 +47,13 @@ class QueuedTasks(Client):
 
         settings = settings or Settings()
         backend = await open_backend(dsn, settings)
-        outbox = Outbox(backend, together=False)
+        bound = Bound()
+        outbox = _BoundOutbox(backend, bound)
         flush = TurnFlush(outbox)
+        handle = cls(backend, outbox, settings)
+        handle.bound = bound
         try:
-            yield cls(backend, outbox, settings)
+            yield handle
         finally:
             try:
                 await flush.close(
@@ -87,3 +93,15 @@ class QueuedTasks(Client):
             if running.handle is None:
                 running.handle = of_attempt(cls, running)
         return cast("QueuedTasks", running.handle)
+
+
+class _BoundOutbox(Outbox):
+    """One that any thread may add to, and that is written on one event loop."""
+
+    def __init__(self, writer: Writer, bound: Bound) -> None:
+        super().__init__(writer, together=False)
+        self._bound = bound
+
+    def put(self, wanted: Entry | None = None) -> Coroutine[Any, Any, None]:
+        self._bound.check()
+        return super().put(wanted)

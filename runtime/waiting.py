@@ -15,6 +15,7 @@ from itertools import islice
 from uuid import UUID
 
 from .backend import End, not_found
+from .bound import Bound
 from .ear import Ear
 from .errors import DatabaseUnavailable, InvalidState, QueuedTasksError
 from .following import STAY, Followers
@@ -55,6 +56,7 @@ class Waiters:
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._closed = False
+        self._bound = Bound()
 
     async def end_of(self, id: UUID, timeout: float | None) -> End:
         """Return once the task has ended.
@@ -63,9 +65,9 @@ class Waiters:
             TimeoutError: not within `timeout` seconds.
             TaskNotFound: there is no such task, or no more.
             DatabaseUnavailable: the database has been away for too long to go on waiting.
-            InvalidState: these are closed, or have been meanwhile.
+            InvalidState: these are closed, or have been meanwhile; or they belong to another event loop.
         """
-        self._check_open()
+        self._check_usable()
         answer: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(id, set())
         if not waiting:
@@ -88,7 +90,7 @@ class Waiters:
 
     async def progress_of(self, id: UUID, seen: str) -> str:
         """Return how far a task has come once that is not `seen` any more; raises what `end_of` does."""
-        self._check_open()
+        self._check_usable()
         answer = self._followers.add(id, seen)
         self._start()
         try:
@@ -108,7 +110,8 @@ class Waiters:
             with suppress(QueuedTasksError):
                 await self._link.fetch("unsubscribe", list(self._subscribed), self._ear.topic, timeout=1)
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
+        self._bound.check()
         if self._closed:
             raise InvalidState(CLOSED)
 

@@ -1,19 +1,35 @@
-"""The connection of a handle: unlike any other it is closed for good."""
+"""The connection of a handle: unlike any other it is closed for good, and says so on a foreign event loop."""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 import asyncpg
 
+from ..bound import Bound
 from ..errors import DatabaseUnavailable, InvalidState
-from .link import Link
+from .link import CALL_TIMEOUT, Link, Row
 
 CLOSED = "This handle is closed: wait for tasks and ask about them before you leave it, or open another one."
 
 
 class OwnLink(Link):
-    """A Link that nobody opens again: once it is closed each call raises InvalidState, those under way included."""
+    """A Link that nobody opens again: once it is closed each call raises InvalidState, those under way included.
 
-    _left = False
+    So does a call on another event loop than the one that it was made on.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, name: str, statement_cache: int = 1024) -> None:
+        super().__init__(dsn, schema, name=name, statement_cache=statement_cache)
+        self._bound = Bound()
+        self._left = False
+
+    def fetch(
+        self, statement: str, *args: object, timeout: float = CALL_TIMEOUT, session: int | None = None
+    ) -> Coroutine[Any, Any, list[Row]]:
+        self._bound.check()
+        return super().fetch(statement, *args, timeout=timeout, session=session)
 
     async def close(self) -> None:
         self._left = True
