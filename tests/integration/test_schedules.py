@@ -22,7 +22,8 @@ from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.signing import Signer
 from queued_tasks.runtime.store.link import Link
 from queued_tasks.runtime.store.schedules import Declaration, Fired, ScheduleStore
-from queued_tasks.runtime.task import Executor, NewTask
+from queued_tasks.runtime.store.tasks import TaskStore
+from queued_tasks.runtime.task import Executor, NewTask, Stance
 from tests.clock import Clock
 from tests.command import Rows
 from tests.databases import connected
@@ -249,6 +250,16 @@ async def test_a_stopped_run_does_not_keep_the_next_from_firing(hourly: Cluster)
     await active_task(hourly)
     await rows.run(await rows.serve(), "stopped", delay=float("inf"))
     assert await hourly.fire(hourly.due(4)) == Fired.FIRED
+
+
+async def test_a_run_whose_function_no_server_knows_any_more_keeps_the_next_from_nothing(hourly: Cluster) -> None:
+    """It was renamed in a deploy that interrupted the run. While some server may know it, the run is waited for."""
+    rows, store = Rows(hourly.link), TaskStore(hourly.link)
+    one, other = await rows.serve(), await rows.serve()
+    await active_task(hourly)
+    for server, fired in ((one, Fired.SKIPPED), (other, Fired.FIRED)):
+        await store.take_stance(server, [Stance(HOURLY.function, "unknown", "there is no report in app")])
+        assert await hourly.fire(hourly.due(4) if server is one else hourly.due(3)) == fired
 
 
 async def test_a_patient_schedule_waits_for_the_previous_run_and_skips_nothing(hourly: Cluster) -> None:

@@ -82,13 +82,21 @@ begin
     return 'fired';
 end $$;
 
--- Whether the last run of a schedule has neither ended nor been stopped; one that was removed has ended.
+-- Whether the last run of a schedule has neither ended nor been stopped; one that was removed has ended. One whose function
+-- every server that takes tasks has declined, as it was renamed in a deploy, keeps no other from running.
 create function queued_tasks.is_running(p_name text) returns boolean
-language sql stable as $$
-    select exists (select from queued_tasks.task t
+language plpgsql stable as $$
+begin
+    return exists (select from queued_tasks.task t
                     where t.id = (select f.task from queued_tasks.schedule_fire f
                                    where f.name = p_name and f.task is not null and f.due_at <= clock_timestamp()
                                    order by f.due_at desc limit 1)
                       and not exists (select from queued_tasks.result r where r.id = t.id)
-                      and not exists (select from queued_tasks.stopped s where s.id = t.id))
-$$;
+                      and not exists (select from queued_tasks.stopped s where s.id = t.id)
+                      and (exists (select from queued_tasks.running r where r.id = t.id)
+                           or not exists (select from queued_tasks.stance c where c.function = t.function)
+                           or exists (select from queued_tasks.heartbeat h
+                                       where h.state = 'running'
+                                         and not exists (select from queued_tasks.stance c
+                                                          where c.function = t.function and c.server = h.server))));
+end $$;
