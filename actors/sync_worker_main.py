@@ -27,7 +27,7 @@ from ..runtime.callables import Functions
 from ..runtime.current import Running, Workplace
 from ..runtime.execute import interrupted_early, run_blocking
 from ..runtime.framing import Mailbox
-from ..runtime.lifecycle import Why
+from ..runtime.lifecycle import Interrupted, Why
 from ..runtime.logging import Capture
 from ..runtime.process import open_parent_mailbox
 from ..runtime.threads import inherit_context
@@ -45,10 +45,6 @@ def main(sock: socket.socket, argument: wire.WorkerArgument) -> None:
     intercom = Intercom(sock, line, signs=argument.signs)
     intercom.start()
     _Work(intercom, line, argument).live()
-
-
-class Interrupted(BaseException):
-    """Raised in a task's function at its deadline, or when it is cancelled or stopped. Let it pass."""
 
 
 class Line:

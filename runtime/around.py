@@ -23,10 +23,11 @@ from .hooks import (
     run_all,
     run_all_sync,
 )
-from .lifecycle import message_of
+from .lifecycle import Interrupted, message_of, name_of
 from .options import SCHEDULE
 from .retry import Cancel
 from .task import Json
+from .traces import frames_of
 
 _HOOKED: Final = "schedule.hooked"  # in the context of a fire: the hooks of the enqueuer were called
 
@@ -52,7 +53,7 @@ async def enqueued(running: Running) -> None:
         refuse_or_change(task)
         await refuse_or_change_async(task)
     except Exception as error:
-        raise Cancel(f"refused by a pre-create hook ({type(error).__name__}: {message_of(error)})") from error
+        raise Cancel(f"refused by a pre-create hook ({name_of(error)}: {message_of(error)})") from error
     _take_back(running, task, before)
     set_context(_HOOKED, True)
     log_failures(on_post_create, await run_all(on_post_create, task))
@@ -85,9 +86,15 @@ def tell_blocking(point: HookPoint, running: Running, loop: asyncio.Runner, **to
 
 
 def log_failures(point: HookPoint, errors: Sequence[BaseException]) -> None:
-    """Log on the task what hooks have raised."""
+    """Log on the task what hooks have raised. What logging it raises is dropped."""
     for error in errors:
-        logger.opt(exception=error).error("A hook of {} failed; the task goes on.", point.name)
+        shown = logger.opt(exception=(type(error), error, frames_of(error)))
+        try:
+            shown.error("A hook of {} failed; the task goes on.", point.name)
+        except Interrupted:
+            raise
+        except BaseException:  # the application's own sinks ask the exception for its text, too
+            logger.error("A hook of {} failed, with an exception that can't be shown: {}", point.name, name_of(error))
 
 
 def _view(running: Running) -> tuple[HookTask, dict[str, Json]]:

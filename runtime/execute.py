@@ -19,11 +19,11 @@ from .codec import encode_result
 from .current import Running, running_here
 from .errors import InvalidTask, SerializationError, TaskTimeout
 from .hooks import on_post_run, on_pre_run
-from .lifecycle import DONE, Verdict, Why, after_error, after_interrupt, after_timeout, own_word, refused
+from .lifecycle import DONE, Verdict, Why, after_error, after_interrupt, after_timeout, own_word, refused, unreadable
 from .options import UNDECLARED, TaskOptions
 from .retry import Cancel, Retry
 from .task import NewTask
-from .traces import formatted
+from .traces import formatted, frames_of
 
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
 
@@ -91,10 +91,7 @@ def interrupted_early(running: Running) -> wire.End:
     """The end of an attempt that is interrupted before it has started."""
     running.over = True
     assert running.why is not None
-    verdict = after_interrupt(running.why)
-    return wire.End(
-        running.attempt.no, verdict.outcome, 0.0, None, verdict.delay, verdict.exception_name, verdict.exception_message
-    )
+    return _bare(running, after_interrupt(running.why))
 
 
 class _Refused(Exception):
@@ -114,6 +111,7 @@ class _Course(msgspec.Struct, eq=False):
     result: str | None = None
     added: list[NewTask] | None = None
     error: BaseException | None = None
+    why: Why | None = None  # it was interrupted, when that was looked at
     verdict: Verdict = DONE
 
     def prepare(self, functions: Functions) -> tuple[Function, Sequence[object], dict[str, object]]:
@@ -137,38 +135,54 @@ class _Course(msgspec.Struct, eq=False):
 
     def judge(self) -> None:
         """Decide the outcome, from what the function did and from why it was interrupted."""
-        running = self.running
-        if self.error is None and running.why is None:
+        self.why = self.running.why
+        if self.error is None and self.why is None:
             return
-        if self.error is not None:
-            self.error = own_word(self.error)
-        error, attempt = self.error, running.attempt
-        if running.why is Why.TIMEOUT:
-            self.verdict = after_timeout(attempt.timeout or 0.0, attempt, _jitter(), self._options.backoff)
-        elif running.why is not None:
-            self.verdict = after_interrupt(running.why)
-        elif isinstance(error, _Refused):
-            self.verdict = refused(error.name, error.reason)
-        elif error is not None:
-            self.verdict = after_error(error, attempt, self._options, _jitter())
+        try:
+            self.verdict = self._verdict()
+        except BaseException as broken:  # to look at an exception runs code of the user's types
+            self.verdict = unreadable(broken)
 
     def told(self) -> dict[str, object]:
         """What the post-run hooks are told: the value of a task that is done, the error of any other."""
         if self.verdict is DONE:
             return {"result": self.value, "error": None}
         error = self.error
-        if self.running.why is Why.TIMEOUT:
+        if self.why is Why.TIMEOUT:
             error = TaskTimeout("TaskTimeout", self.verdict.exception_message or "")
-        return {"result": None, "error": error.reason if isinstance(error, _Refused) else error}
+        if type(error) is _Refused:  # isinstance would ask the exception for its class
+            error = error.reason
+        return {"result": None, "error": error}
 
     def end(self) -> wire.End | wire.Unknown:
+        """What is reported, as far as it can be read."""
+        self.running.over = True
+        try:
+            return self._end()
+        except BaseException as broken:
+            self.error = None
+            verdict = unreadable(broken) if self.verdict is DONE else self.verdict
+            return _bare(self.running, verdict)
+
+    def _verdict(self) -> Verdict:
+        error, attempt = self.error, self.running.attempt
+        if self.why is Why.TIMEOUT:
+            return after_timeout(attempt.timeout or 0.0, attempt, _jitter(), self._options.backoff)
+        if self.why is not None:
+            return after_interrupt(self.why)
+        assert error is not None
+        if isinstance(error, _Refused):
+            return refused(error.name, error.reason)
+        self.error = error = own_word(error)
+        return after_error(error, attempt, self._options, _jitter())
+
+    def _end(self) -> wire.End | wire.Unknown:
         running, verdict = self.running, self.verdict
-        running.over = True
         if running.outbox is not None and verdict is not DONE:
             running.outbox.discard(_CLOSED)
-        if isinstance(self.error, NotRunHere) and running.why is None:
+        if isinstance(self.error, NotRunHere) and self.why is None:
             return wire.Unknown(running.attempt.no, self.error.stance)
-        took = time.monotonic() - (running.started or 0.0)
+        took = _took(running)
         context = None if running.context is None else running.context.take()
         if verdict is DONE:
             added = [added_of(task) for task in self.added] if self.added else None
@@ -215,6 +229,22 @@ def added_of(task: NewTask) -> wire.Added:
         task.context,
         task.signature,
     )
+
+
+def _bare(running: Running, verdict: Verdict) -> wire.End:
+    return wire.End(
+        running.attempt.no,
+        verdict.outcome,
+        _took(running),
+        None,
+        verdict.delay,
+        verdict.exception_name,
+        verdict.exception_message,
+    )
+
+
+def _took(running: Running) -> float:
+    return 0.0 if running.started is None else time.monotonic() - running.started
 
 
 def _jitter() -> float:
@@ -265,7 +295,7 @@ def _trace(error: BaseException | None) -> str | None:
     """The traceback from where the user's code begins; none for what a task asks for by raising it."""
     if error is None or isinstance(error, Cancel | Retry | _Refused):
         return None
-    frames = error.__traceback__
+    frames = frames_of(error)
     while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return formatted(type(error), error, frames)

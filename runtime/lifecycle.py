@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from .options import UNDECLARED, TaskOptions
-from .retry import Backoff, Cancel, Retry, default_backoff, delay_after
+from .retry import Backoff, Cancel, Retry, default_backoff, delay_after, duration
 
 MOST_TIMEOUTS: Final = 2  # the first run, and the one retry that a timeout is granted
 MOST_CRASHES: Final = 3
@@ -17,6 +17,10 @@ PARDONED: Final = 5  # interruptions before a lost server is a crash: some are i
 _SOON: Final = 0.001  # seconds; 0 would put the task ahead of the line
 _LONGEST_MESSAGE: Final = 16_000  # characters
 _LONGEST_NAME: Final = 200
+
+# What a class, or its own, has made of these may raise, or never end.
+_NAME: Final = type.__dict__["__name__"].__get__
+_INNER: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 class Budget(Protocol):
@@ -39,6 +43,10 @@ class Why(StrEnum):
     STOP = "stop"  # somebody's wish, until a retry by hand
     DRAIN = "drain"  # its server goes
     TIMEOUT = "timeout"
+
+
+class Interrupted(BaseException):
+    """Raised in a task's function at its deadline, or when it is cancelled or stopped. Let it pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +79,10 @@ def own_word(error: BaseException) -> BaseException:
 def after_error(error: BaseException, budget: Budget, options: TaskOptions, jitter: float) -> Verdict:
     """What the task's own code asked for by raising `error`; `jitter` is a random number in [0, 1)."""
     if isinstance(error, Cancel):
-        return Verdict("cancelled", None, "Cancel", storable(error.reason, _LONGEST_MESSAGE))
-    name, message = storable(type(error).__name__, _LONGEST_NAME), message_of(error)
+        return Verdict("cancelled", None, "Cancel", _reason_of(error))
     if isinstance(error, Retry):
         return _after_retry(error, budget, options.backoff, jitter)
+    name, message = name_of(error), message_of(error)
     if budget.failures >= budget.max_retries or not _worth_a_retry(error, options):
         return Verdict("failed", None, name, message)
     delay, flaw = _delay(options.backoff, budget.failures + 1, jitter)
@@ -114,17 +122,24 @@ def refused(name: str, error: BaseException) -> Verdict:
     return Verdict("failed", None, name, message_of(error))
 
 
+def unreadable(broken: BaseException) -> Verdict:
+    """The attempt has ended, and reading how raised `broken`."""
+    return Verdict("failed", None, name_of(broken), f"how it ended can't be read: {message_of(broken)}")
+
+
+def name_of(error: BaseException) -> str:
+    """The name of an exception's class."""
+    return storable(_NAME(type(error)), _LONGEST_NAME)
+
+
 def message_of(error: BaseException) -> str:
     """The text of an exception, as far as it has one and PostgreSQL can keep it."""
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"(its text can't be had: {type(broken).__name__})"
-    return storable(text, _LONGEST_MESSAGE)
+    return _text_of(error)
 
 
 def storable(text: str, most: int) -> str:
     """`text` as PostgreSQL can keep it: no NUL, no lone surrogates, `most` characters of its start and end."""
+    text = str.__str__(text)  # a plain one: nobody packs the subclasses
     if len(text) > most:
         text = f"{text[: most // 2]}\n... {len(text) - most} characters left out ...\n{text[-(most - most // 2) :]}"
     if text.isascii() and "\0" not in text:
@@ -136,8 +151,24 @@ def _after_retry(error: Retry, budget: Budget, own: Backoff | None, jitter: floa
     if error.in_ is None:
         delay, flaw = _delay(own, budget.failures + 1, jitter)
     else:
-        delay, flaw = max(error.in_.total_seconds(), _SOON), ""
-    return Verdict("retry", delay, "Retry", storable(error.reason, _LONGEST_MESSAGE) + flaw)
+        delay, flaw = max(duration("in_", error.in_).total_seconds(), _SOON), ""
+    return Verdict("retry", delay, "Retry", _reason_of(error) + flaw)
+
+
+def _reason_of(error: Retry | Cancel) -> str:
+    """What a task gave as its reason: a text, but nothing keeps it from giving an exception, or None."""
+    reason: object = error.reason
+    return "" if reason is None else _text_of(reason)
+
+
+def _text_of(value: object) -> str:
+    try:
+        text = str(value)
+    except Interrupted:
+        raise
+    except BaseException as broken:
+        text = f"(its text can't be had: {name_of(broken)})"
+    return storable(text, _LONGEST_MESSAGE)
 
 
 def _worth_a_retry(error: BaseException, options: TaskOptions) -> bool:
@@ -151,16 +182,22 @@ def _worth_a_retry(error: BaseException, options: TaskOptions) -> bool:
 
 def _leaves(error: BaseException) -> list[BaseException]:
     """The exceptions in a group, however deep; one that is no group by itself."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    leaves: list[BaseException] = []
+    rest = [error]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, BaseExceptionGroup):
+            rest.extend(reversed(_INNER(each)))
+        else:
+            leaves.append(each)
+    return leaves
 
 
 def _delay(own: Backoff | None, failures: int, jitter: float) -> tuple[float, str]:
     """The seconds to wait, and what to say when the function's own backoff could not be used."""
     try:
         delay, flaw = delay_after(own, failures, jitter), ""
-    except Exception as error:
+    except BaseException as error:
         delay = default_backoff(failures, jitter=jitter)
-        flaw = f" (its own backoff failed, {type(error).__name__}: {message_of(error)}; the default was used)"
+        flaw = f" (its own backoff failed, {name_of(error)}: {message_of(error)}; the default was used)"
     return max(delay.total_seconds(), _SOON), flaw

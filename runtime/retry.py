@@ -27,14 +27,19 @@ class Retry(Exception):
         InvalidTask: `in_` is no number of seconds or timedelta from 0 to ten years.
     """
 
+    in_: timedelta | None = None  # of a subclass that makes itself without what is below
+    reason: str = ""
+
     def __init__(self, in_: Seconds | None = None, *, reason: str = "") -> None:
         super().__init__(reason)
-        self.in_: timedelta | None = None if in_ is None else duration("in_", in_)
+        self.in_ = None if in_ is None else duration("in_", in_)
         self.reason = reason
 
 
 class Cancel(Exception):
     """Raised inside a task: end it as cancelled, without a retry."""
+
+    reason: str = ""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)

@@ -6,9 +6,17 @@ import traceback
 from types import TracebackType
 from typing import Final
 
-from .lifecycle import storable
+from .lifecycle import Interrupted, name_of, storable
 
 LONGEST_TRACEBACK: Final = 64 * 1024  # characters
+
+_FRAMES: Final = BaseException.__dict__["__traceback__"].__get__  # what a class has made of it may raise
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Where an exception has come through."""
+    frames: TracebackType | None = _FRAMES(error)
+    return frames
 
 
 def formatted(
@@ -19,6 +27,8 @@ def formatted(
         return None
     try:
         text = "".join(traceback.format_exception(kind, error, frames))
-    except Exception as broken:
-        text = f"{type(error).__name__} (its traceback can't be had: {type(broken).__name__})"
+    except Interrupted:
+        raise
+    except BaseException as broken:
+        text = f"{name_of(error)} (its traceback can't be had: {name_of(broken)})"
     return storable(text, LONGEST_TRACEBACK)

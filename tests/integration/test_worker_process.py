@@ -86,6 +86,35 @@ async def test_retry_and_cancel_decide_for_themselves() -> None:
     assert (cancelled.outcome, cancelled.delay, cancelled.exception_message) == ("cancelled", None, "gone")
 
 
+@KINDS
+@pytest.mark.parametrize(
+    ("which", "outcome", "name", "message"),
+    [
+        ("an exception as the reason", "cancelled", "Cancel", "boo"),
+        ("a subclass without super", "cancelled", "Cancel", ""),
+        ("a retry without super", "retry", "Retry", ""),
+        ("deep", "failed", "ExceptionGroup", "several (1 sub-exception)"),
+        ("unreadable", "failed", "Unreadable", "(its text can't be had: SystemExit)"),
+        ("shapeless", "failed", "RuntimeError", "how it ended can't be read: no class"),
+    ],
+)
+async def test_an_attempt_ends_whatever_it_raises(
+    kind: str, suffix: str, which: str, outcome: str, name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_HOOKS", "1")
+    async with worker(kind) as supervisor:
+        end = await supervisor.result_of(f"raise_odd{suffix}", which)
+        after = await supervisor.result_of("add_plainly", 1, 2)
+    assert (end.outcome, end.exception_name, end.exception_message) == (outcome, name, message)
+    assert after.result == "3"
+
+
+async def test_where_an_exception_came_from_is_known_though_it_won_t_tell() -> None:
+    async with worker() as supervisor:
+        end = await supervisor.result_of("raise_odd", "unreadable")
+    assert "in raise_odd" in (end.exception_traceback or "")
+
+
 async def test_they_do_so_in_a_task_group_too() -> None:
     async with worker() as supervisor:
         end = await supervisor.result_of("no_more_in_a_group", "gone")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queued_tasks.runtime.errors import InvalidTask
 from queued_tasks.runtime.lifecycle import (
+    Interrupted,
     Why,
     after_death,
     after_error,
@@ -185,6 +189,41 @@ def test_a_task_that_can_t_run_is_not_retried() -> None:
 
 def test_an_exception_without_a_text_still_has_a_message() -> None:
     assert "ValueError" in message_of(Unprintable())
+
+
+def test_an_interrupt_is_not_taken_for_a_text_that_can_t_be_had() -> None:
+    class Slow(Exception):
+        def __str__(self) -> str:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        message_of(Slow())
+
+
+class Markup(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"), [(ValueError("boo"), "boo"), (None, ""), (7, "7"), (Markup("gone"), "gone")]
+)
+def test_a_reason_of_any_kind_becomes_a_plain_text(reason: Any, text: str) -> None:
+    for raised in (Cancel(reason), Retry(reason=reason)):
+        message = after_error(raised, Past(), PLAIN, 0.5).exception_message
+        assert (message, type(message)) == (text, str)
+
+
+def test_what_is_no_time_to_wait_is_named() -> None:
+    class Later(Retry):
+        def __init__(self) -> None:
+            self.in_ = "soon"  # type: ignore[assignment]
+
+    with pytest.raises(InvalidTask, match="in_ is 'soon'"):
+        after_error(Later(), Past(), PLAIN, 0.5)
+
+
+def test_a_backoff_that_exits_gives_way_to_the_default() -> None:
+    assert after_error(ValueError(), Past(), TaskOptions(backoff=lambda _: sys.exit(1)), 0.5).delay == pytest.approx(30)
 
 
 @given(st.text(), st.integers(min_value=2, max_value=50))
