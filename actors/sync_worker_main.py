@@ -103,7 +103,9 @@ class Line:
         return None
 
     def late(self) -> list[int]:
-        """What runs, if it was told to end, or should have ended: a hook behind the function is not interrupted."""
+        """What runs, if it was told to end, or should have ended; hooks behind a function have a time of their own."""
+        # An outcome is told once the hooks behind it have had their say on the context. So when this process is killed
+        # for a hook that doesn't let go, the attempt can only be run again, whatever its function has done.
         with self._changed:
             running = self._running
             if running is None:
@@ -259,7 +261,7 @@ class _Work:
 
 
 class _Interruptible(AbstractContextManager[None]):
-    """The block in which SIGALRM raises: once for each attempt, and only for a reason that the attempt has.
+    """The block in which SIGALRM raises: once each time that it is entered, and only for a reason that the attempt has.
 
     It raises again where the function can't have heard of it: in a finalizer, a callback from C, parts of an import.
 

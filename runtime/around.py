@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from loguru import logger
@@ -28,6 +29,10 @@ from .options import SCHEDULE
 from .retry import Cancel
 from .task import Json
 from .traces import frames_of
+
+T = TypeVar("T")
+
+HOOK_GRACE: Final = 5.0  # seconds for the post-run hooks of a plain function, however little of its time is left
 
 _HOOKED: Final = "schedule.hooked"  # in the context of a fire: the hooks of the enqueuer were called
 
@@ -77,12 +82,41 @@ async def tell_quietly(point: HookPoint, running: Running, **told: object) -> No
 def tell_blocking(point: HookPoint, running: Running, loop: asyncio.Runner, **told: object) -> None:
     """The same as `tell` on this thread, async hooks on `loop`."""
     task, before = _view(running)
-    if point.asynchronous:
-        errors = loop.run(run_all(point, task, **told), context=copy_context())
-    else:
-        errors = run_all_sync(point, task, **told)
+    errors = run_on(loop, run_all(point, task, **told)) if point.asynchronous else run_all_sync(point, task, **told)
     log_failures(point, errors)
     _take_back(running, task, before)
+
+
+def grant_time(running: Running) -> None:
+    """Let the hooks behind a plain function have what is left of its time, `HOOK_GRACE` at least.
+
+    The outcome is decided: what interrupted the function is none of theirs, and what interrupts them changes nothing.
+    """
+    soonest = time.monotonic() + HOOK_GRACE
+    if running.why is not None:
+        running.deadline = soonest
+        running.why = None  # behind the line above: another thread looks whether it is late
+    elif running.deadline is not None:
+        running.deadline = max(running.deadline, soonest)
+
+
+def run_on(loop: asyncio.Runner, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of `coroutine`; it is over when this returns, also when an exception ends the loop's run instead."""
+    work = loop.get_loop().create_task(coroutine, context=copy_context())
+    try:
+        return loop.run(_result_of(work))
+    except BaseException:
+        work.cancel()
+        loop.run(_over(work))
+        raise
+
+
+async def _result_of(work: asyncio.Task[T]) -> T:
+    return await work
+
+
+async def _over(work: asyncio.Task[T]) -> None:
+    await asyncio.wait([work])
 
 
 def log_failures(point: HookPoint, errors: Sequence[BaseException]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from . import wire
-from .around import enqueued, is_new_fire, log_failures, tell, tell_blocking, tell_quietly
+from .around import enqueued, grant_time, is_new_fire, log_failures, run_on, tell, tell_blocking, tell_quietly
 from .callables import Function, Functions, NotRunHere
 from .codec import encode_result
 from .current import Running, running_here
@@ -26,6 +26,7 @@ from .task import NewTask
 from .traces import formatted, frames_of
 
 _CLOSED: Final = "The task has ended: what it adds must be added while it runs."
+_OURS: Final = (__file__, run_on.__code__.co_filename)
 
 
 async def run(running: Running, functions: Functions) -> wire.End | wire.Unknown:
@@ -58,7 +59,8 @@ def run_blocking(
 ) -> wire.End | wire.Unknown:
     """Run an attempt on this thread, what of it is async on `loop`.
 
-    Inside `interruptible` an exception may come at any time, `running.why` says why.
+    Inside `interruptible` an exception may come at any time, `running.why` says why. It is entered for the function,
+    then for the hooks behind it.
     """
     running_here.set(running)
     course = _Course(running)
@@ -66,22 +68,24 @@ def run_blocking(
         with interruptible:
             function, args, kwargs = course.prepare(functions)
             if is_new_fire(running, function.call):
-                loop.run(enqueued(running), context=copy_context())
+                run_on(loop, enqueued(running))
             if on_pre_run.used:
                 tell_blocking(on_pre_run, running, loop)
             course.value = function.call(*args, **kwargs)
             if function.is_async:
-                course.value = _run_on(loop, cast("Coroutine[Any, Any, object]", course.value))
+                course.value = run_on(loop, cast("Coroutine[Any, Any, object]", course.value))
             if running.outbox is not None:
                 with running.outbox.turn:  # a thread that the task left behind may still be writing
-                    course.added = loop.run(running.outbox.hand_over(_CLOSED), context=copy_context())
+                    course.added = run_on(loop, running.outbox.hand_over(_CLOSED))
         course.encode()
     except BaseException as error:
         course.error = error
     course.judge()
     if on_post_run.used and course.function is not None:
+        grant_time(running)
         try:
-            tell_blocking(on_post_run, running, loop, **course.told())
+            with interruptible:
+                tell_blocking(on_post_run, running, loop, **course.told())
         except BaseException as error:
             log_failures(on_post_run, [error])
     return course.end()
@@ -272,30 +276,11 @@ async def _on_thread(
                 raise
 
 
-def _run_on(loop: asyncio.Runner, coroutine: Coroutine[Any, Any, object]) -> object:
-    """The result of `coroutine`; it is over when this returns, also when an exception ends the loop's run instead."""
-    work = loop.get_loop().create_task(coroutine, context=copy_context())
-    try:
-        return loop.run(_result_of(work))
-    except BaseException:
-        work.cancel()
-        loop.run(_over(work))
-        raise
-
-
-async def _result_of(work: asyncio.Task[object]) -> object:
-    return await work
-
-
-async def _over(work: asyncio.Task[object]) -> None:
-    await asyncio.wait([work])
-
-
 def _trace(error: BaseException | None) -> str | None:
     """The traceback from where the user's code begins; none for what a task asks for by raising it."""
     if error is None or isinstance(error, Cancel | Retry | _Refused):
         return None
     frames = frames_of(error)
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     return formatted(type(error), error, frames)

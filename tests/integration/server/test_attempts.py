@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from queued_tasks import QueuedTasks, TaskCancelled, TaskFailed, TaskNotFound, TaskState, TaskStopped, TaskTimeout
-from tests.apps import work
+from tests.apps import hooked, work
 from tests.servers import Rows, Server, go, marks, running_server, started
 from tests.waiting import wait_until
 
@@ -54,6 +54,31 @@ async def test_a_timeout_ends_code_that_never_gives_way(server: Server, tasks: Q
     with pytest.raises(TaskTimeout):
         await tasks.add_task(function, timeout=0.2).wait(LIMIT)  # type: ignore[arg-type]
     assert await tasks.add_task(work.add, 1, 1).wait(LIMIT) == 2
+
+
+async def test_a_hook_that_hangs_behind_a_plain_function_leaves_the_task_done(
+    server: Server, tasks: QueuedTasks, rows: Rows, tmp_path: Path
+) -> None:
+    ref = tasks.add_task(hooked.count_runs, str(tmp_path), name=hooked.HANG, timeout=2)
+    assert await ref.wait(LIMIT) == 1
+    assert await rows.outcomes(ref.id) == []
+    assert [line.message for line in await tasks.get_logs(ref.id)] == [
+        "A hook of on_post_run failed; the task goes on."
+    ]
+
+
+async def test_a_hook_that_can_t_be_interrupted_costs_its_worker_and_the_task_will_run_again(
+    server: Server, tasks: QueuedTasks, rows: Rows, tmp_path: Path
+) -> None:
+    ref = tasks.add_task(hooked.count_runs, str(tmp_path), name=hooked.SWALLOW, timeout=2)
+    await ref
+
+    async def was_ended() -> bool:
+        return await rows.outcomes(ref.id) == ["timeout"]
+
+    await wait_until(was_ended, deadline=LIMIT)
+    assert await ref.get_state() is TaskState.ENQUEUED
+    assert await tasks.add_task(hooked.count_runs, str(tmp_path)).wait(LIMIT) == 2
 
 
 async def test_a_timeout_ends_an_async_task(server: Server, tasks: QueuedTasks) -> None:
