@@ -81,8 +81,7 @@ class Pulse:
         for no, held in running.items():
             if held.started is not None and held.started > self._heard_at:
                 held.started = now  # the process may have been busy with something else since it was sent there
-            if no in late:
-                held.told = held.told or now
+            held.told = (held.told or now) if no in late else None
         self._waiting = False
         self._asked_at = None
         self._heard_at = now
