@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 
 from ..runtime.balance import shares
@@ -13,7 +12,6 @@ from ..runtime.task import ServerId
 
 SHORTEST_HOLD = 0.01  # seconds that the others have to take their shares
 LONGEST_HOLD = 0.25
-_MOST_TURNS = 16  # that are remembered
 CLAIMS = 20  # a hold is as long as so many claims take now: where everything is slow, the others are, too
 
 
@@ -28,7 +26,6 @@ class Sharing:
         self._free: dict[ServerId, int] = {}
         self._paces: dict[ServerId, float] = {}
         self._until = 0.0
-        self._turns: deque[str] = deque(maxlen=_MOST_TURNS)
         self._allowance = 0
         self._hold = LONGEST_HOLD / 5
 
@@ -48,14 +45,10 @@ class Sharing:
         it holds back from now on; 0 when it does not, or did already.
 
         `turn` is what all servers were told with it, and decides between equals. Empty: this server set the tasks free.
-        Enqueuers say it twice, before and after their commit.
         """
-        begins = now >= self._until
-        repeated = turn in self._turns
-        if not any(self._free.values()) or not count or (repeated and not begins):
+        if not any(self._free.values()) or not count:
             return 0.0
-        if turn and not repeated:
-            self._turns.append(turn)
+        begins = now >= self._until
         if begins:
             self._until = now + self._hold
             self._allowance = 0

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import count
 from uuid import UUID
 
@@ -49,8 +49,6 @@ class Announcer:
         self.mark = f"#{secrets.token_hex(4)}"
         self._turns = count()
         self._lanes: Counter[int] = Counter()
-        self._foretold: Counter[int] = Counter()
-        self._foretelling: list[tuple[str, str]] = []
         self._delayed = False
         self._ids: dict[str, dict[str, None]] = {}  # in their order, each once
         self._running: asyncio.Task[None] | None = None
@@ -60,16 +58,6 @@ class Announcer:
         self._lanes.update(lanes)
         self._delayed |= delayed
         self._start()
-
-    def foretell(self, lanes: Mapping[int, int]) -> None:
-        """This many tasks are being written to these lanes, and `lined` follows after the commit.
-
-        An idle server wakes up meanwhile, and so starts a task about a millisecond earlier. Said only while there is
-        nothing else to say, so that it delays nothing.
-        """
-        if self._running is None or self._running.done():
-            self._foretold, self._foretelling = Counter(lanes), self._wakes(lanes)
-            self._running = asyncio.get_running_loop().create_task(self._foretell())
 
     def wished(self, servers: Iterable[UUID]) -> None:
         """Somebody wants tasks interrupted that these servers run."""
@@ -91,44 +79,29 @@ class Announcer:
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._run())
 
-    async def _foretell(self) -> None:
-        await self._say(self._foretelling)
-        await self._run()
-
     async def _run(self) -> None:
         pause = _SHORTEST_PAUSE
         while True:
             count, messages = self._lanes.total(), self._take()
             if not messages:
                 return
-            if not await self._say(messages):
+            try:
+                await self._link.fetch("notify", *map(list, zip(*messages, strict=True)))
+            except QueuedTasksError:
                 self._take()  # what has gathered meanwhile would come too late as well
             pause = min(pause * 2, _LONGEST_PAUSE) if count >= _MANY else _SHORTEST_PAUSE
             await asyncio.sleep(pause)
-
-    async def _say(self, messages: Sequence[tuple[str, str]]) -> bool:
-        try:
-            await self._link.fetch("notify", *map(list, zip(*messages, strict=True)))
-        except QueuedTasksError:
-            return False
-        return True
 
     def _take(self) -> list[tuple[str, str]]:
         lanes, self._lanes = self._lanes, Counter()
         delayed, self._delayed = self._delayed, False
         told, self._ids = self._ids, {}
         messages = [(topic, payload) for topic, ids in told.items() for payload in _payloads(ids)]
-        if lanes:
-            messages += self._foretelling  # word for word, so that servers share it out once
-            messages += self._wakes(lanes - self._foretold)
-            self._foretold, self._foretelling = Counter(), []
+        wakes = _payloads([f"{lane}:{lanes[lane]}" for lane in lanes])
+        messages += [(self._wake, f"{payload} {self.mark}.{next(self._turns)}") for payload in wakes]
         if delayed:
             messages.append((self._wake, DELAYED))
         return messages
-
-    def _wakes(self, lanes: Mapping[int, int]) -> list[tuple[str, str]]:
-        payloads = _payloads([f"{lane}:{lanes[lane]}" for lane in lanes])
-        return [(self._wake, f"{payload} {self.mark}.{next(self._turns)}") for payload in payloads]
 
 
 def _payloads(words: Iterable[str]) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from uuid import UUID
@@ -20,8 +20,6 @@ from .store.tasks import TaskStore
 from .task import NewTask
 from .writing import without_own
 
-_QUIET = 0.04  # seconds without a write, after which servers may be asleep
-_FEW = 100  # tasks; a statement of more takes longer than to wake a server
 _MOST = 2_000  # tasks of several callers in one statement; what one caller wants written together is never divided
 _parents = attrgetter("parents")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries while the database is away
@@ -48,13 +46,12 @@ class GroupWriter:
 
     A statement that a lost connection broke is repeated until it is carried out or nobody waits for it any more; one
     that the database refuses, or that waits for a lock too long, is divided, so that nobody but its owner is concerned.
-    `announcer` is told after the commit what was added, and before it when there was nothing for a while.
+    `announcer` is told after the commit what was added.
     """
 
     def __init__(self, store: TaskStore, announcer: Announcer | None) -> None:
         self._store = store
         self._announcer = announcer
-        self._quiet_from = 0.0
         self._waiting: list[_Group] = []
         self._taken: list[_Group] = []  # of those, and not all answered yet
         self._flying: list[_Group] = []  # of these, in the statement that runs
@@ -149,7 +146,6 @@ class GroupWriter:
         tasks = [task for group in groups for task in group.tasks]
         self._flying = groups
         self._calling = True
-        self._foretell(tasks)
         try:
             return await self._store.add(tasks, repeat=repeat)
         except asyncio.CancelledError:
@@ -161,7 +157,6 @@ class GroupWriter:
             return None
         finally:
             self._calling = self._abandoned = False
-            self._quiet_from = time.monotonic() + _QUIET
 
     def _put_off(self, groups: list[_Group], *, repeat: bool) -> None:
         """Try these again behind all others, each by itself: one of them waits for somebody else's transaction."""
@@ -190,26 +185,17 @@ class GroupWriter:
         tasks = [task for group in groups for task in group.tasks]
         self._was_added([task for task in tasks if task.id not in losers] if losers else tasks)
 
-    def _foretell(self, tasks: Sequence[NewTask]) -> None:
-        quiet = time.monotonic() >= self._quiet_from
-        if self._announcer is not None and quiet and len(tasks) <= _FEW and self._store.lanes.has(tasks):
-            lanes, _ = self._places(tasks)
-            if lanes:
-                self._announcer.foretell(lanes)
-
     def _was_added(self, tasks: Sequence[NewTask]) -> None:
-        if self._announcer is not None:
-            self._announcer.lined(*self._places(tasks))
-
-    def _places(self, tasks: Sequence[NewTask]) -> tuple[Mapping[int, int], bool]:
-        """How many of these tasks stand in which lane, and whether others are due later."""
+        if self._announcer is None:
+            return
         now = datetime.now(UTC)
         if any(map(_parents, tasks)):
             here = {task.id for task in tasks}
             # what else has parents may run at once, when these have ended
             tasks = [task for task in tasks if here.isdisjoint(task.parents)]
         due = [task for task in tasks if task.run_at is None or task.run_at <= now]
-        return self._store.lanes.count(due), len(due) < len(tasks)
+        if tasks:
+            self._announcer.lined(self._store.lanes.count(due), len(due) < len(tasks))
 
     def _say_away(self, error: DatabaseUnavailable) -> None:
         if self._away_since is None:

@@ -69,20 +69,6 @@ def test_wake_ups_during_a_hold_add_to_the_share_and_do_not_lengthen_it() -> Non
     assert ours.limit(100.0 + SHORTEST_HOLD) == math.inf
 
 
-def test_what_is_said_before_and_after_a_commit_is_shared_out_once() -> None:
-    ours = sharing(peer(OTHER, 10))
-    assert ours.woken(4, "#1.1", 10, 1.0, 100.0)
-    assert not ours.woken(4, "#1.1", 10, 1.0, 100.0 + SHORTEST_HOLD / 2)
-    assert ours.limit(100.0 + SHORTEST_HOLD / 2) == 2
-
-
-def test_a_commit_that_comes_late_is_shared_out_by_what_is_said_of_it_then() -> None:
-    ours = sharing(peer(OTHER, 10))
-    assert ours.woken(4, "#1.1", 10, 1.0, 100.0)
-    assert ours.woken(4, "#1.1", 10, 1.0, 101.0)
-    assert ours.limit(101.0) == 2
-
-
 def test_ten_single_tasks_are_five_for_each_of_two() -> None:
     ours, theirs = sharing(peer(OTHER, 10, pace=0.2)), Sharing(OTHER)
     theirs.hear([peer(ME, 10, pace=0.2), peer(OTHER, 10)])

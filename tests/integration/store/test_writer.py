@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import cast
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from queued_tasks.runtime import writer as writer_module
-from queued_tasks.runtime.announce import Announcer
 from queued_tasks.runtime.store.tasks import TaskStore
 from queued_tasks.runtime.task import NewTask
 from queued_tasks.runtime.writer import GroupWriter
-from tests.clock import Clock
 from tests.store import Store, new_task
 
 
@@ -65,33 +60,3 @@ async def test_what_waits_for_a_lock_beside_a_refused_task_goes_behind_the_other
     assert watched.statements[:4] == [[bad.id, keyed.id], [bad.id], [keyed.id], [late.id]]
     await other.commit()
     await stuck
-
-
-class _Heard:
-    """An announcer that keeps what it is told: the lanes, and what is foretold of them."""
-
-    def __init__(self) -> None:
-        self.foretold: list[int] = []
-        self.lined_up: list[int] = []
-
-    def foretell(self, lanes: Mapping[int, int]) -> None:
-        self.foretold.append(sum(lanes.values()))
-
-    def lined(self, lanes: Mapping[int, int], delayed: bool = False) -> None:  # noqa: ARG002
-        self.lined_up.append(sum(lanes.values()))
-
-
-async def test_servers_that_may_sleep_are_told_before_the_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, heard = Clock(), _Heard()
-    monkeypatch.setattr(writer_module, "time", clock)
-    writer = GroupWriter(store.tasks, cast("Announcer", heard))
-    await writer.write([new_task()])  # nobody knows its lane yet
-    assert (heard.foretold, heard.lined_up) == ([], [1])
-    await writer.write([new_task()])  # they are awake
-    clock.now += 1
-    await writer.write([new_task(), new_task()])
-    clock.now += 1
-    await writer.write([new_task() for _ in range(101)])  # they had to wait
-    clock.now += 1
-    await writer.write([new_task(run_at=datetime.now(UTC) + timedelta(hours=1))])
-    assert (heard.foretold, heard.lined_up) == ([2], [1, 1, 2, 101, 0])
