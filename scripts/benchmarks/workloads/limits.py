@@ -1,8 +1,13 @@
-"""What PostgreSQL itself does on this machine with the same rows, written by pgbench without any Python."""
+"""What PostgreSQL itself does on this machine: with the same rows, written by pgbench without any Python, and from an
+insert to a start by the plainest statements that could do."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from ..arena import Arena, Case, Figures
+from ..environments import OURS, ROOT, variables
 
 _TASK = """
     insert into queued_tasks.task (id, timeout, executor, priority, max_retries, auto_remove, function, channel, args)
@@ -44,4 +49,14 @@ def _measure(arena: Arena) -> Figures:
         "enqueue_bulk": rate(ENQUEUE, 1000, 2),
         "settle_64": rate(SETTLE, 64, 2),
         "settle_1000": rate(SETTLE, 1000, 2),
+        "start_ms": _bare_start(arena),
     }
+
+
+def _bare_start(arena: Arena) -> float:
+    with arena.ours.trial(1) as trial:
+        command = [sys.executable, "-m", "scripts.benchmarks.bare_start", arena.postgres.dsn(trial.database)]
+        done = subprocess.run(
+            [*command, str(arena.sizes.calm)], env=variables(OURS), cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    return float(done.stdout)
