@@ -6,6 +6,7 @@ import asyncio
 
 from loguru import logger
 
+from . import hooks
 from .errors import QueuedTasksError
 from .outbox import Outbox
 
@@ -27,14 +28,19 @@ class TurnFlush:
         outbox.on_added = self._call
 
     async def close(self, reason: str) -> None:
-        """Write what is left and refuse what comes later; raises what `Outbox.flush` does."""
+        """Write what is left and refuse what comes later; raises what `Outbox.flush` does.
+
+        Post-create hooks that run have as long to end as one of them may take.
+        """
         self._outbox.close(reason)
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
         await self._outbox.flush()
         if self._telling:
-            await asyncio.wait(self._telling)
+            _, late = await asyncio.wait(self._telling, timeout=hooks.LONGEST)
+            for telling in late:
+                telling.cancel()
 
     def _call(self) -> None:
         if not self._called:

@@ -19,7 +19,7 @@ def limit(dice: Dice, world: World) -> Call:
 
 def limited(gate: Gate) -> Call:
     async def run(store: Store) -> None:
-        await GateStore(store.session).set(gate)
+        await GateStore(store.session).change(gate.channel, lambda _: gate)
 
     def follow(model: QueueModel, _: None) -> None:
         model.limit(gate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -70,7 +70,8 @@ class Session(Link):
         *,
         session: int | None = None,  # noqa: ARG002  # there is only this one
     ) -> AsyncIterator[Callable[..., Awaitable[list[Row]]]]:
-        async with asyncio.timeout(timeout), self.connection.transaction():
+        opened = self.connection.is_in_transaction()
+        async with asyncio.timeout(timeout), nullcontext() if opened else self.connection.transaction():
             yield self.fetch
 
     async def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from rich.text import Text
@@ -40,31 +41,30 @@ async def list_channels(*, as_json: bool) -> None:
 async def set_channel(wanted: Gate) -> None:
     """Set the limits of a channel, at once and for all servers; whether it is paused stays as it is."""
     async with desk() as at:
-        gate = replace(wanted, paused=(await GateStore(at.link).find(wanted.channel)).paused)
-        await _set(at, gate)
+        gate = await _change(at, wanted.channel, lambda gate: replace(wanted, paused=gate.paused))
     say(f"{gate.channel}: {gate.limits or 'no limits'}{', paused' if gate.paused else ''}")
 
 
 async def pause_channel(name: str) -> None:
     """Let nothing of a channel start, on any server. What runs goes on."""
     async with desk() as at:
-        await _set(at, replace(await GateStore(at.link).find(name), paused=True))
+        await _change(at, name, lambda gate: replace(gate, paused=True))
     say(f"{name} is paused: what runs goes on, nothing else starts. `queued-tasks channels resume {name}` ends it.")
 
 
 async def resume_channel(name: str) -> None:
     """Let the tasks of a paused channel start again; a cap of 0 goes with it."""
     async with desk() as at:
-        gate = await GateStore(at.link).find(name)
-        await _set(at, replace(gate, paused=False, cap=gate.cap or None))
+        await _change(at, name, lambda gate: replace(gate, paused=False, cap=gate.cap or None))
     say(f"{name} goes on.")
 
 
-async def _set(at: Desk, gate: Gate) -> None:
-    await GateStore(at.link).set(gate)
+async def _change(at: Desk, channel: str, change: Callable[[Gate], Gate]) -> Gate:
+    gate = await GateStore(at.link).change(channel, change)
     announcer = Announcer(at.link, wake_topic(at.settings))
     announcer.lined({_ANY_LANE: 1})
     await announcer.close()
+    return gate
 
 
 def _is_paused(gate: Gate) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..gates import Gate, Rate
@@ -29,32 +29,27 @@ class GateStore:
         rows = await self._link.fetch("channels")
         return [ChannelRow(_gate(row), row["running"], row["waiting"]) for row in rows]
 
-    async def find(self, channel: str) -> Gate:
-        """The limits of one channel."""
-        row = await self._link.fetch_one("gate", channel)
-        return Gate(channel) if row is None else _gate(row)
+    async def change(self, channel: str, change: Callable[[Gate], Gate]) -> Gate:
+        """Set what `change` makes of a channel's limits, at once and for all servers. What runs goes on, and counts.
 
-    async def set(self, gate: Gate) -> None:
-        """Set a channel's limits, at once and for all servers. What runs goes on, and counts."""
-        await self._set(gate, seed=False)
+        Of two who change them at the same time one sees what the other has set.
+        """
+        async with self._link.transaction() as run:
+            await run("lock_gates")
+            rows = await run("gate", channel)
+            gate = change(_gate(rows[0]) if rows else Gate(channel))
+            await run("set_gate", *_arguments(gate, seed=False))
+        return gate
 
     async def seed(self, gates: Iterable[Gate]) -> None:
         """Set the limits of those channels that have none yet, unless somebody has lifted them."""
         for gate in gates:
-            await self._set(gate, seed=True)
+            await self._link.fetch("set_gate", *_arguments(gate, seed=True))
 
-    async def _set(self, gate: Gate, *, seed: bool) -> None:
-        await self._link.fetch(
-            "set_gate",
-            gate.channel,
-            gate.cap,
-            gate.per_server,
-            gate.key_cap,
-            gate.rate and gate.rate.count,
-            gate.rate and gate.rate.period,
-            gate.paused,
-            seed,
-        )
+
+def _arguments(gate: Gate, *, seed: bool) -> Sequence[object]:
+    rate = (None, None) if gate.rate is None else (gate.rate.count, gate.rate.period)
+    return gate.channel, gate.cap, gate.per_server, gate.key_cap, *rate, gate.paused, seed
 
 
 def _gate(row: Row) -> Gate:

@@ -160,3 +160,19 @@ async def test_whoever_leaves_the_handle_waits_for_its_post_create_hooks(databas
             tasks.add_task(work)
             await called.wait()
         assert ended.is_set()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nobody_who_leaves_waits_for_hooks_that_hang_one_after_the_other(database: str) -> None:
+    called: list[HookTask] = []
+
+    async def hang(task: HookTask) -> None:
+        called.append(task)
+        await asyncio.get_running_loop().create_future()
+
+    with hooked(on_post_create, hang):
+        async with QueuedTasks.connect(database) as tasks:
+            for _ in range(50):
+                tasks.add_task(work)
+            await wait_until(lambda: called)
+        assert len(called) < 10

@@ -231,8 +231,8 @@ async def test_a_key_that_differs_is_not_shown(database: str, rows: Rows) -> Non
 async def test_limits_that_the_database_does_not_have(database: str, rows: Rows, link: Link) -> None:
     await beat(rows)
     await settle_on(database, "web-1", alike(Settings(channels="mail:10,sync:2")))
-    await GateStore(link).set(parse_limits("mail", "6"))
-    await GateStore(link).set(parse_limits("sync", "2"))
+    await GateStore(link).change("mail", lambda _: parse_limits("mail", "6"))
+    await GateStore(link).change("sync", lambda _: parse_limits("sync", "2"))
     (finding,) = await found(database, "settings")
     assert "limits mail to 10, the database to 6" in finding.finding
     assert "channels set mail 10" in finding.cure

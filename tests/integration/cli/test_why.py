@@ -39,7 +39,7 @@ class Queue(Rows):
         return reason(seen)
 
     async def limit(self, channel: str, limits: str) -> None:
-        await GateStore(self._link).set(parse_limits(channel, limits))
+        await GateStore(self._link).change(channel, lambda _: parse_limits(channel, limits))
 
 
 @pytest.fixture

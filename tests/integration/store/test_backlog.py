@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queued_tasks.runtime.gates import Gate, parse_limits
+from queued_tasks.runtime.gates import parse_limits
 from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.gates import GateStore
 from queued_tasks.runtime.store.servers import Beat
@@ -22,7 +23,7 @@ async def backlog(store: Store, most: int = 10_000) -> dict[tuple[str, bool], tu
 
 async def limit(store: Store, text: str, *, paused: bool = False) -> None:
     gate = parse_limits("mail", text)
-    await GateStore(store.session).set(Gate("mail", gate.cap, gate.per_server, gate.key_cap, gate.rate, paused=paused))
+    await GateStore(store.session).change("mail", lambda _: replace(gate, paused=paused))
 
 
 async def park(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -278,11 +279,11 @@ async def test_seeding_leaves_a_channel_whose_limits_somebody_has_lifted(store: 
     await gates.seed([parse_limits("mail", before)])
     await limit(store, "none")
     await gates.seed([parse_limits("mail", before)])
-    assert (await gates.find("mail"), await store.value("select count(*) from queued_tasks.gate")) == (Gate("mail"), 0)
+    assert await gates.look() == []
     await limit(store, "6")
     await store.value("delete from queued_tasks.gate returning 1")
     await gates.seed([parse_limits("mail", before)])
-    assert (await gates.find("mail")).limits == before
+    assert (await channel(store)).gate.limits == before
 
 
 async def test_seeding_leaves_a_channel_whose_limits_somebody_lifts_meanwhile(store: Store) -> None:
@@ -295,11 +296,21 @@ async def test_seeding_leaves_a_channel_whose_limits_somebody_lifts_meanwhile(st
     assert await GateStore(store.session).look() == []
 
 
+async def test_a_pause_and_a_limit_that_are_set_at_once_are_both_kept(store: Store) -> None:
+    one, other = await store.another(), await store.another()
+    await one.begin()
+    await GateStore(one.session).change("mail", lambda gate: replace(gate, paused=True))
+    change = GateStore(other.session).change("mail", lambda gate: replace(gate, cap=6))
+    changing = await blocked(store, other, change)
+    await one.commit()
+    assert await changing == Gate("mail", cap=6, paused=True) == (await channel(store)).gate
+
+
 async def test_a_seed_that_names_no_limits_leaves_the_channel_to_the_next_one(store: Store) -> None:
     gates = GateStore(store.session)
     await gates.seed([parse_limits("mail", "none")])
     await gates.seed([parse_limits("mail", "4")])
-    assert (await gates.find("mail")).limits == "4"
+    assert (await channel(store)).gate.limits == "4"
 
 
 async def test_a_channel_shows_what_runs_and_what_waits(store: Store) -> None:

@@ -64,7 +64,7 @@ async def test_the_lease_of_a_parked_task_is_gone(store: Store) -> None:
 
 
 async def test_a_parked_task_makes_room_in_its_channel(store: Store) -> None:
-    await GateStore(store.session).set(parse_limits("mail", "1"))
+    await GateStore(store.session).change("mail", lambda _: parse_limits("mail", "1"))
     unknown, other = await store.add(2, channel="mail")
     server = await live(store)
     it = await store.claim_one(server)
