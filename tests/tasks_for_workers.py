@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 from loguru import logger
 
@@ -24,6 +23,7 @@ from queued_tasks.runtime.hooks import HookTask, on_post_run, on_pre_run, on_wor
 from queued_tasks.runtime.logging import getLogger
 from queued_tasks.runtime.options import task
 from queued_tasks.runtime.retry import Cancel, Retry
+from tests.odd_errors import ODD
 
 own = getLogger(__name__)
 plain = logging.getLogger("somebody.else")
@@ -120,53 +120,6 @@ async def no_more_in_a_group(reason: str) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(no_more(reason))
         group.create_task(sleep(1000))
-
-
-class Gone(Cancel):
-    def __init__(self, who: str) -> None:
-        self.who = who
-
-
-class Later(Retry):
-    def __init__(self, seconds: int) -> None:
-        self.in_ = seconds  # type: ignore[assignment]
-
-
-class _Unnamed(type):
-    @property
-    def __name__(cls) -> str:  # type: ignore[override]
-        raise RuntimeError("no name")
-
-
-class Unreadable(Exception, metaclass=_Unnamed):
-    def __str__(self) -> str:
-        raise SystemExit("no text")
-
-    @property
-    def __traceback__(self) -> Any:  # type: ignore[override]
-        raise RuntimeError("no traceback")
-
-
-class Shapeless(Exception):
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        raise RuntimeError("no class")
-
-
-def _deep(error: Exception) -> Exception:
-    for _ in range(5000):
-        error = ExceptionGroup("several", [error])
-    return error
-
-
-ODD: dict[str, Callable[[], BaseException]] = {
-    "an exception as the reason": lambda: Cancel(ValueError("boo")),  # type: ignore[arg-type]
-    "a subclass without super": lambda: Gone("ada"),
-    "a retry without super": lambda: Later(5),
-    "deep": lambda: _deep(ValueError()),
-    "unreadable": Unreadable,
-    "shapeless": Shapeless,
-}
 
 
 async def raise_odd(which: str) -> None:
