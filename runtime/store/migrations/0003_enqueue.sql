@@ -108,15 +108,12 @@ declare
     v_repeat  boolean := p_repeat;
     v_tries   integer := 0;
     v_skip    uuid[];
+    v_take    boolean[];  -- which are written; null: all
     v_losers  uuid[];
     v_winners uuid[];
     v_added   uuid[];
     v_outer   uuid[];
 begin
-    if exists (select from unnest(f_lane) u (id) where not exists (select from queued_tasks.lane l where l.id = u.id offset 0)) then
-        -- nobody would ever look there; the caller knows it from before a failover, and learns anew with a new connection
-        raise exception 'a lane of these tasks is gone' using errcode = 'QT002';
-    end if;
     if p_repeat then
         -- Something to commit even when all is written: that waits for the standby, which the earlier call may have been
         -- kept from.
@@ -140,6 +137,12 @@ begin
                 v_skip := v_skip || v_losers;
             end if;
 
+            v_take := null;
+            if v_skip <> '{}' then
+                select array_agg(u.id not in (select unnest(v_skip)) order by u.place) into v_take
+                  from unnest(p_id) with ordinality u (id, place);
+            end if;
+
             insert into queued_tasks.task (id, function, executor, args, kwargs, name, channel, key, priority,
                    max_retries, timeout, run_at, expires_at, unique_key, auto_remove, on_parent_failure, parents,
                    stand_ins, context, signature)
@@ -154,8 +157,9 @@ begin
                            json_array_elements(p_args) as args, unnest(p_kwargs) as kwargs, unnest(p_key) as key,
                            unnest(p_run_at) as run_at, unnest(p_expires_at) as expires_at,
                            unnest(p_unique_key) as unique_key, unnest(p_parents) as parents,
-                           unnest(p_context) as context, unnest(p_signature) as signature) u
-             where v_skip = '{}' or u.id not in (select unnest(v_skip));
+                           unnest(p_context) as context, unnest(p_signature) as signature,
+                           unnest(v_take) as take) u
+             where u.take is not false;
             exit;
         exception when unique_violation then
             -- Somebody else has written one of them meanwhile. Not `on conflict`: that makes each insert a third dearer.
@@ -170,18 +174,24 @@ begin
     if p_run_at is not null then
         insert into queued_tasks.delayed (run_at, id, attempt)
         select u.run_at, u.id, 1
-          from unnest(p_id, p_run_at, p_parents) u (id, run_at, parents)
-         where u.parents is null and u.run_at > now() and (v_skip = '{}' or u.id not in (select unnest(v_skip)));
+          from unnest(p_id, p_run_at, p_parents, v_take) u (id, run_at, parents, take)
+         where u.parents is null and u.run_at > now() and u.take is not false;
     end if;
 
     -- Those of a lane that come one behind the other share a row, but for those that limits may pick out.
     if p_form is null and p_key is null and p_run_at is null and p_parents is null and v_skip = '{}' then
         insert into queued_tasks.bundle (lane, ids, attempt)
         select f_lane[1], p_id[u.first:u.first + 63], 1 from generate_series(1, cardinality(p_id), 64) u (first)
-         where not exists (select from queued_tasks.gate g where g.channel = f_channel[1]);
+         where not exists (select from queued_tasks.gate g where g.channel = f_channel[1])
+           and exists (select from queued_tasks.lane l where l.id = f_lane[1]);
         v_lined := found;
     end if;
     if not v_lined then
+        if exists (select from unnest(f_lane) u (id)
+                    where not exists (select from queued_tasks.lane l where l.id = u.id offset 0)) then
+            -- nobody would ever look there; the caller knows it from before a failover, and learns anew with a new connection
+            raise exception 'a lane of these tasks is gone' using errcode = 'QT002';
+        end if;
         select array_agg(g.channel), array_agg(g.channel) filter (where g.key_cap is not null) into v_limited, v_keyed
           from queued_tasks.gate g;
         insert into queued_tasks.bundle (lane, ids, attempt, key)
@@ -191,19 +201,19 @@ begin
                                coalesce(u.key, case when f_channel[f.form] = any (v_keyed) then '' end) as key,
                                case when u.key is not null or f_channel[f.form] = any (v_limited) then u.place end as alone,
                                row_number() over (partition by f_lane[f.form] order by u.place) as turn
-                          from unnest(p_id, p_form, p_key, p_run_at, p_parents)
-                               with ordinality u (id, form, key, run_at, parents, place)
+                          from unnest(p_id, p_form, p_key, p_run_at, p_parents, v_take)
+                               with ordinality u (id, form, key, run_at, parents, take, place)
                          cross join lateral (select coalesce(u.form, 1)) f (form)
                          where u.parents is null and (u.run_at is null or u.run_at <= now())
-                           and (v_skip = '{}' or u.id not in (select unnest(v_skip)))) n) r
+                           and u.take is not false) n) r
          group by r.lane, r.run, r.part, r.alone
          order by min(r.place);
     end if;
 
     if p_parents is not null then
         select array_agg(u.id) into v_added
-          from unnest(p_id, p_parents) u (id, parents)
-         where u.parents is not null and u.id not in (select unnest(v_skip));
+          from unnest(p_id, p_parents, v_take) u (id, parents, take)
+         where u.parents is not null and u.take is not false;
     end if;
 
     if v_added is not null then
