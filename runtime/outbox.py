@@ -150,18 +150,20 @@ class Outbox:
         if failed and failed[0].error is not None:
             raise failed[0].error
 
-    async def write(self, wanted: Entry | None = None) -> None:
+    async def write(self) -> None:
         """Write what was added, as `flush` does, but leave it to the next await to raise what was refused.
 
-        Returns when the post-create hooks have been called. `wanted`: take no turn once somebody else's has decided
-        this one. Whoever took one then would write the few tasks that came meanwhile, and those behind it would find as
-        few.
+        Returns when the post-create hooks have been called.
         """
-        await self.put(wanted)
+        await self.put()
         await self.tell()
 
     async def put(self, wanted: Entry | None = None) -> None:
-        """As `write`, without the hooks: see `tell`."""
+        """As `write`, without the hooks: see `tell`.
+
+        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few tasks
+        that came meanwhile, and those behind it would find as few.
+        """
         if not len(self):
             return
         if self._relay.holder is not None and self._relay.holder is asyncio.current_task():
@@ -208,7 +210,9 @@ class Outbox:
             entry.error = None
             self._forget(entry)
             self._entries.append(entry)
-        await self.write(entry)
+        await self.put(entry)
+        if self.untold:
+            await self.tell()
         if entry.error is not None:
             self._forget(entry)
             raise entry.error

@@ -63,7 +63,7 @@ class ImmediatePostbox(Postbox):
     def add(self, *entries: Entry) -> None:
         self.post_now(entries)
 
-    async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
+    async def put(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         self.post_now(self._take(len(self._entries)))
 
     def batch(self) -> Outbox:

@@ -62,7 +62,7 @@ class SessionPostbox(ImmediatePostbox):
         self._added.update(dict.fromkeys(entries, self._innermost()))
         self._entries.extend(entries)
 
-    async def write(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
+    async def put(self, wanted: Entry | None = None) -> None:  # noqa: ARG002  # nobody else writes here
         entries = self._take(len(self._entries))
         if not entries:
             return
