@@ -228,6 +228,8 @@ class Claimer(Actor[ClaimerMessage]):
         kind.waits &= not kind.short
         kind.found(len(claimed), ended, self._pause, min(self._polling_interval, claim.next_in or math.inf))
         self._sharing.took(len(claimed), ended - began)
+        for id, low in claim.lows.items():
+            self._lines[id].taken(low, reach, began)
         if claimed:
             kind.got_at = ended
             claimed.sort(key=attrgetter("seq"))

@@ -27,9 +27,14 @@ class Line:
 
     A look back reaches from the last one that took something here: any other may have come to a lane that its channel
     had closed, or that more urgent ones had no room for.
+
+    Where keys take turns it is that of their newcomers instead, and shown below zero: each is of no use for the other,
+    so what is known ends with it when the channel gets a limit per key, or loses it. Zero has the claim look for keys in
+    the line, too, so only a full pass shows that.
     """
 
     low: int = 0
+    _keyed: bool = False
     _looked_at: float = 0.0
     _long_at: float = 0.0  # when a look reached VERY_LATE
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
@@ -37,13 +42,23 @@ class Line:
     def start(self, reach: float, now: float) -> int:
         """Above which number to read now; `reach` as a `LookBack` says."""
         self._mark(now)
-        if not reach:
-            return self.low
-        return min(self.low, self._before((self._looked_at if reach < VERY_LATE else self._long_at) - reach))
+        low = self.low
+        if reach:
+            low = min(low, self._before((self._looked_at if reach < VERY_LATE else self._long_at) - reach))
+        if not self._keyed:
+            return low
+        return 0 if reach == math.inf else -max(low, 1)
 
     def taken(self, seq: int, reach: float, began: float) -> None:
         """A claim that read from `start` took what it found up to `seq`, 0 where that was in the turn of its key."""
-        if seq and reach:
+        if not seq:
+            return
+        if (seq < 0) != self._keyed:
+            self._keyed = seq < 0
+            self.low = 0
+            self._marks.clear()
+        seq = abs(seq)
+        if reach:
             self._looked_at = began
             if reach >= VERY_LATE:
                 self._long_at = began

@@ -59,6 +59,7 @@ class World:
     lines: list[tuple[Lane, int, UUID]]
     settled: dict[ServerId, list[Settled]]
     seen: dict[tuple[ServerId, int], list[int]]
+    turns: dict[tuple[ServerId, int], int]  # the low-waters of lanes where keys take turns
     stayed: Collection[UUID] = ()
 
 
@@ -113,6 +114,8 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
     cuts, kept = [dice.below(8) for _ in range(4)], dice.below(64)
 
     def low(lane: Lane) -> int:
+        if lows and (turn := world.turns.get((server, lane.id))):
+            return turn
         seen = [0, *world.seen.get((server, lane.id), [])]
         return seen[-1 - cuts[lane.id % 4] % len(seen)] if lows else 0
 
@@ -121,6 +124,7 @@ def claimed_by(server: ServerId, limit: int, dice: Dice, world: World) -> Call:
         lanes = [lane for lane in store.tasks.lanes if all or kept >> lane.id % 6 & 1]
         try:
             claim = await store.tasks.claim(server, lease, [(lane, rank(lane), low(lane)) for lane in lanes], limit)
+            world.turns |= {(server, id): low for id, low in claim.lows.items()}
             return claim.tasks
         except LeaseLost:
             return None

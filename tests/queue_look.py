@@ -72,6 +72,15 @@ select json_build_object(
                 where not exists (select from queued_tasks.result r where r.id = i.id)),
     'gates', (select json_agg(json_build_array(g.channel, g.cap, g.per_server, g.key_cap, g.paused))
                 from queued_tasks.gate g),
+    'turnless', (select json_agg(b.ids[1])
+                   from queued_tasks.bundle b
+                   join queued_tasks.lane l on l.id = b.lane
+                   join queued_tasks.gate g on g.channel = l.channel and g.key_cap is not null
+                  where b.key is not null
+                    and not exists (select from queued_tasks.turn t
+                                     where t.lane = b.lane and t.key = b.key and t.low < b.seq)
+                    and not exists (select from queued_tasks.newcomer n
+                                     where n.lane = b.lane and n.key = b.key and n.first <= b.seq)),
     'tokens', (select json_agg(k.id) from queued_tasks.token k),
     'held', (select json_agg(l.id) from queued_tasks.lease l),
     'leases', (select json_agg(json_build_array(r.id, r.server)) from queued_tasks.running r)
@@ -88,7 +97,7 @@ delete from queued_tasks.lease; delete from queued_tasks.attempt; delete from qu
 delete from queued_tasks.stopped; delete from queued_tasks.dependency; delete from queued_tasks.unique_task;
 delete from queued_tasks.tombstone; delete from queued_tasks.context; delete from queued_tasks.log;
 delete from queued_tasks.gate; delete from queued_tasks.gate_state; delete from queued_tasks.token;
-delete from queued_tasks.lifted;
+delete from queued_tasks.lifted; delete from queued_tasks.turn; delete from queued_tasks.newcomer;
 delete from queued_tasks.interrupt; delete from queued_tasks.inbox; delete from queued_tasks.heartbeat;
 delete from queued_tasks.server
 """

@@ -92,6 +92,7 @@ class Store:
         self.servers = ServerStore(session)
         self.upkeep = Upkeep(session)
         self.reads = Reads(session)
+        self.lows: dict[int, int] = {}  # of lanes where keys take turns, as a claimer keeps them
         self._stack = stack
 
     @classmethod
@@ -154,9 +155,9 @@ class Store:
         lanes = list(self.tasks.lanes)
         urgencies = sorted({(-lane.priority, not lane.again) for lane in lanes})
         ranks = {lane.id: urgencies.index((-lane.priority, not lane.again)) for lane in lanes}
-        claim = await self.tasks.claim(
-            server, lease or LeaseId(new_id()), [(lane, ranks[lane.id], low) for lane in lanes], limit
-        )
+        places = [(lane, ranks[lane.id], low or self.lows.get(lane.id, 0)) for lane in lanes]
+        claim = await self.tasks.claim(server, lease or LeaseId(new_id()), places, limit)
+        self.lows |= claim.lows
         return sorted(claim.tasks, key=lambda it: (ranks[it.lane], it.seq))
 
     async def claim_one(self, server: ServerId) -> Claimed:

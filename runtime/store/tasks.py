@@ -35,10 +35,14 @@ class NotPlain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim took. `next_in`: seconds until a channel with a rate lets more through."""
+    """What a claim took. `next_in`: seconds until a channel with a rate lets more through.
+
+    `lows` are the low-waters of lanes where keys take turns, which their tasks say nothing of: below zero, see `Line`.
+    """
 
     tasks: list[Claimed]
     next_in: float | None
+    lows: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,14 @@ class TaskStore:
             session=session,
         )
         places: dict[int, tuple[Any, ...]] = {lane.id: (lane.channel, lane.priority) for lane, _, _ in lanes}
-        next_in = rows.pop()["timeout"] if rows and rows[-1]["id"] is None else None
-        return Claim([Claimed(lease, *row, *places[row[0]]) for row in rows], next_in)
+        next_in, lows = None, {}
+        while rows and rows[-1]["id"] is None:
+            last = rows.pop()
+            if last["lane"] is None:
+                next_in = last["timeout"]
+            else:
+                lows[last["lane"]] = last["seq"]
+        return Claim([Claimed(lease, *row, *places[row[0]]) for row in rows], next_in, lows)
 
     async def is_claimable(self, server: ServerId, lanes: Sequence[tuple[Lane, int, int]], *, soon: bool) -> bool:
         """Whether a claim from `lanes` would take anything; `soon`: or could once a channel that is full is not."""

@@ -57,6 +57,34 @@ def test_what_is_taken_in_the_turn_of_its_key_says_nothing_of_the_line() -> None
     assert line.start(LATE, 12.0) == 0
 
 
+def test_how_far_the_newcomers_were_read_is_shown_below_zero() -> None:
+    line = Line()
+    line.start(0.0, 10.0)
+    line.taken(-300, 0.0, 10.0)
+    line.start(0.0, 11.0)
+    line.taken(-400, LATE, 11.0)
+    assert line.start(0.0, 12.0) == -400
+    assert line.start(LATE, 12.0) == -1, "0 would have the claim look at the line as well"
+    assert line.start(math.inf, 12.0) == 0
+    line.taken(0, LATE, 12.5)
+    assert line.start(0.0, 12.6) == -400
+    line.taken(-350, LATE, 12.6)
+    assert line.start(0.0, 12.7) == -350
+
+
+def test_a_channel_that_gets_a_limit_per_key_or_loses_it_is_read_from_the_start() -> None:
+    line = Line()
+    line.start(0.0, 10.0)
+    line.taken(9_000, 0.0, 10.0)
+    line.start(0.0, 11.0)
+    line.taken(-50, 0.0, 11.0)
+    assert line.start(0.0, 12.0) == -50
+    line.taken(-60, LATE, 12.0)
+    assert line.start(LATE, 12.5) == -1, "what was known before is of something else"
+    line.taken(70, 0.0, 13.0)
+    assert line.start(0.0, 13.0) == 70
+
+
 def test_what_is_known_of_a_line_does_not_grow_without_end() -> None:
     line = Line()
     for second in range(10_000):

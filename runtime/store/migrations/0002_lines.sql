@@ -44,26 +44,36 @@ begin
       join lateral (select * from queued_tasks.task k where k.id = u.id offset 0) t on true
      where t.run_at > v_now and not p_again;
 
-    insert into queued_tasks.bundle (lane, ids, attempt, key)
-    select l.id, array[t.id], u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
-      from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
-      join lateral (
-           select k.id, k.channel, k.priority, k.run_at, k.key,
-                  k.executor = 1 or u.attempt > 1 and exists (
-                  select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync,
-                  case when p_own then k.function end as own
-             from queued_tasks.task k where k.id = u.id offset 0) t on true
-      join queued_tasks.lane l
-        on l.channel = t.channel and l.priority = t.priority and l.sync = t.sync and l.again = p_again
-       and l.function is not distinct from t.own
-     where t.run_at is null or t.run_at <= v_now or p_again
-     order by u.place;
-    get diagnostics v_count = row_count;
+    with lined as (
+        insert into queued_tasks.bundle (lane, ids, attempt, key)
+        select l.id, array[t.id], u.attempt, coalesce(t.key, case when t.channel = any (v_keyed) then '' end)
+          from unnest(p_ids, p_attempts) with ordinality u (id, attempt, place)
+          join lateral (
+               select k.id, k.channel, k.priority, k.run_at, k.key,
+                      k.executor = 1 or u.attempt > 1 and exists (
+                      select from queued_tasks.attempt a where a.id = k.id and a.outcome = 'blocked' offset 0) as sync,
+                      case when p_own then k.function end as own
+                 from queued_tasks.task k where k.id = u.id offset 0) t on true
+          join queued_tasks.lane l
+            on l.channel = t.channel and l.priority = t.priority and l.sync = t.sync and l.again = p_again
+           and l.function is not distinct from t.own
+         where t.run_at is null or t.run_at <= v_now or p_again
+         order by u.place
+        returning lane, key, seq
+    ), come as (
+        insert into queued_tasks.newcomer (lane, key, first)
+        select y.lane, y.key, min(y.seq)
+          from lined y
+          join queued_tasks.lane l on l.id = y.lane
+         where v_keyed <> '{}' and l.channel = any (v_keyed)
+         group by y.lane, y.key
+    )
+    select count(*) into v_count from lined;
     return v_count;
 end $$;
 
--- Let each task of these bundles stand in its line by itself, with this key. For channels with limits: there a claim takes
--- one here and one there.
+-- Let each task of these bundles stand in its line by itself, with this key, which takes turns from now on. For channels
+-- with limits: there a claim takes one here and one there.
 create function queued_tasks.untie(p_places tid[], p_key text) returns void
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -72,6 +82,9 @@ as $$
 begin
     with tied as (
         delete from queued_tasks.bundle b where b.ctid = any (p_places) returning b.lane, b.seq, b.ids, b.attempt
+    ), come as (
+        insert into queued_tasks.newcomer (lane, key, first)
+        select t.lane, p_key, min(t.seq) from tied t where p_key is not null group by t.lane
     )
     insert into queued_tasks.bundle (lane, seq, ids, attempt, key)
     select t.lane, t.seq + u.place - 1, array[u.id], t.attempt, p_key

@@ -194,20 +194,29 @@ begin
         end if;
         select array_agg(g.channel), array_agg(g.channel) filter (where g.key_cap is not null) into v_limited, v_keyed
           from queued_tasks.gate g;
-        insert into queued_tasks.bundle (lane, ids, attempt, key)
-        select r.lane, array_agg(r.id order by r.place), 1, min(r.key)
-          from (select n.lane, n.id, n.place, n.key, n.alone, n.turn / 64 as part, n.place - n.turn as run
-                  from (select f_lane[f.form] as lane, u.id, u.place,
-                               coalesce(u.key, case when f_channel[f.form] = any (v_keyed) then '' end) as key,
-                               case when u.key is not null or f_channel[f.form] = any (v_limited) then u.place end as alone,
-                               row_number() over (partition by f_lane[f.form] order by u.place) as turn
-                          from unnest(p_id, p_form, p_key, p_run_at, p_parents, v_take)
-                               with ordinality u (id, form, key, run_at, parents, take, place)
-                         cross join lateral (select coalesce(u.form, 1)) f (form)
-                         where u.parents is null and (u.run_at is null or u.run_at <= now())
-                           and u.take is not false) n) r
-         group by r.lane, r.run, r.part, r.alone
-         order by min(r.place);
+        with lined as (
+            insert into queued_tasks.bundle (lane, ids, attempt, key)
+            select r.lane, array_agg(r.id order by r.place), 1, min(r.key)
+              from (select n.lane, n.id, n.place, n.key, n.alone, n.turn / 64 as part, n.place - n.turn as run
+                      from (select f_lane[f.form] as lane, u.id, u.place,
+                                   coalesce(u.key, case when f_channel[f.form] = any (v_keyed) then '' end) as key,
+                                   case when u.key is not null or f_channel[f.form] = any (v_limited) then u.place end as alone,
+                                   row_number() over (partition by f_lane[f.form] order by u.place) as turn
+                              from unnest(p_id, p_form, p_key, p_run_at, p_parents, v_take)
+                                   with ordinality u (id, form, key, run_at, parents, take, place)
+                             cross join lateral (select coalesce(u.form, 1)) f (form)
+                             where u.parents is null and (u.run_at is null or u.run_at <= now())
+                               and u.take is not false) n) r
+             group by r.lane, r.run, r.part, r.alone
+             order by min(r.place)
+            returning lane, key, seq
+        )
+        insert into queued_tasks.newcomer (lane, key, first)
+        select y.lane, y.key, min(y.seq)
+          from lined y
+          join queued_tasks.lane l on l.id = y.lane
+         where v_keyed is not null and l.channel = any (v_keyed)
+         group by y.lane, y.key;
     end if;
 
     if p_parents is not null then

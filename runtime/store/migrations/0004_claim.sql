@@ -27,9 +27,9 @@ end $$;
 -- walk over everything that was ever claimed while vacuum is held back. Rows that another server is claiming are passed
 -- over, not waited for. The look takes no locks, so that a claim over many lanes locks just what it takes.
 --
--- Of channels with limits it takes what these let through. When a rate lets nothing more through now, a last row without an
--- id says in `timeout` in how many seconds it will. A task that was taken in the turn of its key has seq 0: those before it
--- in the line may still stand there.
+-- Of channels with limits it takes what these let through. What has no id is no task: the last row says in `timeout` in how
+-- many seconds a rate lets more through, where none may start now; others the low-water of a lane where keys take turns,
+-- below zero, as it is one of newcomers (see in_turn). A task that was taken in the turn of its key has seq 0.
 --
 -- `sealed` is what a signature covers beyond the other columns: see Claimed.as_written. It costs nothing without one.
 --
@@ -66,6 +66,7 @@ declare
     v_turns  bigint[];
     v_closed integer[];
     v_keyed  integer[];
+    v_come   bigint[];
     v_next   float8;
     v_over   boolean;    -- some of them have ended: they were cancelled
     v_dropped boolean;
@@ -87,8 +88,8 @@ begin
     -- of that turned out to be cancelled or removed.
     loop
         if v_limits then
-            select t.places, t.ranks, t.seqs, t.closed, t.keyed, t.next_in
-              into v_let, v_ranks, v_turns, v_closed, v_keyed, v_next
+            select t.places, t.ranks, t.seqs, t.closed, t.keyed, t.come, t.next_in
+              into v_let, v_ranks, v_turns, v_closed, v_keyed, v_come, v_next
               from queued_tasks.let_through(p_server, p_lanes, p_ranks, v_lows, p_limit) t;
         end if;
         v_lanes := '{}';
@@ -203,7 +204,8 @@ begin
         get diagnostics v_count = row_count;
         exit when v_count > 0;
 
-        select array_agg(greatest(l.low, t.seq) order by l.place) into v_lows
+        select array_agg(case when l.lane = any (v_keyed) then coalesce(-v_come[array_position(v_keyed, l.lane)], l.low)
+                              else greatest(l.low, t.seq) end order by l.place) into v_lows
           from unnest(p_lanes, v_lows) with ordinality l (lane, low, place)
           left join (select u.lane, max(u.seq) as seq from unnest(v_lanes, v_seqs) u (lane, seq) group by u.lane) t
             on t.lane = l.lane;
@@ -211,8 +213,8 @@ begin
 
     if v_count > 0 then
         if v_count < cardinality(v_ids) then
-            select array_agg(q.id), array_agg(q.attempt) into v_ids, v_tries
-              from unnest(v_ids, v_tries) q (id, attempt)
+            select array_agg(q.lane), array_agg(q.id), array_agg(q.attempt) into v_lanes, v_ids, v_tries
+              from unnest(v_lanes, v_ids, v_tries) q (lane, id, attempt)
              where exists (select from queued_tasks.task t where t.id = q.id offset 0)
                and not exists (select from queued_tasks.result r where r.id = q.id offset 0);
         end if;
@@ -222,10 +224,18 @@ begin
             perform queued_tasks.tell_watchers(v_ids);
         end if;
         if v_lanes && v_closed then
-            perform queued_tasks.take_tokens(p_server, p_lease, v_ids);
+            perform queued_tasks.take_tokens(p_server, p_lease, v_lanes, v_ids);
         end if;
     end if;
+    for i in 1 .. coalesce(cardinality(v_keyed), 0) loop
+        continue when v_come[i] is null;
+        lane := v_keyed[i];
+        seq := -v_come[i];
+        return next;
+    end loop;
     if v_next is not null then
+        lane := null;
+        seq := null;
         timeout := v_next;
         return next;
     end if;

@@ -3,8 +3,13 @@
 --   gate        the limits of a channel; one without a row has none
 --   lifted      the channels whose limits somebody has lifted: no server gives them others when it starts
 --   token       what runs in a limited channel: a row for each task from its claim until its lease lets go of it
---   gate_state  how far the rate's bucket is filled and whose turn it is: versions are appended and read newest first,
---               because a row updated in place decays while vacuum is held back
+--   gate_state  how far the rate's bucket is filled, and where to start reading: versions are appended and read newest
+--               first, because a row updated in place decays while vacuum is held back
+--   turn        where there is a limit per key: the keys that have tasks in a line, in the order in which they take turns
+--   newcomer    and the keys for which tasks have come, until a claim sees to it that they have a turn
+--
+-- Both are read from a low-water on, as lines are: to go by the keys in the lines themselves would be to walk over all that
+-- was claimed of each while vacuum is held back. Turns are given and taken by claims alone, one after the other.
 --
 -- There is no counter that could be wrong: the tokens are counted under the lock of the channel, which only claims take.
 -- Who ends an attempt just deletes its token, whatever becomes of the task.
@@ -46,12 +51,33 @@ create table queued_tasks.gate_state (
     level   float8,
     at      timestamptz not null,
     low     bigint      not null,
-    turn    text        not null collate "C",
+    turn    bigint      not null,
     primary key (channel, version)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column queued_tasks.gate_state.level is 'tasks that may start now, at `at`; null: as many as the rate allows at most';
 comment on column queued_tasks.gate_state.low is 'no token of the channel has a smaller seq';
-comment on column queued_tasks.gate_state.turn is 'the key that had the last turn';
+comment on column queued_tasks.gate_state.turn is 'no key has a turn with this seq or a smaller one';
+
+create sequence queued_tasks.turn_seq start 2 cache 1; -- a low-water of 0 would mean more than that all are read: see in_turn
+
+create table queued_tasks.turn (
+    lane integer not null,
+    seq  bigint  not null default nextval('queued_tasks.turn_seq'),
+    key  text    not null collate "C",
+    low  bigint  not null,
+    primary key (lane, seq)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index turn_key on queued_tasks.turn (lane, key, seq);
+comment on column queued_tasks.turn.low is 'no task of the key stands in the line with this seq or a smaller one';
+
+create table queued_tasks.newcomer (
+    lane  integer not null,
+    seq   bigint  not null default nextval('queued_tasks.turn_seq'),
+    key   text    not null collate "C",
+    first bigint  not null,
+    primary key (lane, seq)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on column queued_tasks.newcomer.first is 'the smallest seq of the tasks that have come';
 
 -- How many more tasks of a limited channel may run, as far as its cap goes; at most p_limit.
 create function queued_tasks.cap_room(p_gate queued_tasks.gate, p_server uuid, p_low bigint, p_limit integer)
@@ -102,81 +128,205 @@ begin
              limit p_room) h;
 end $$;
 
+-- Note keys that have tasks in these lines and no turn as newcomers. From key to key is a jump in the index: with the
+-- collation C the first text behind another is that one with the smallest character added. At most p_most keys of each
+-- line are looked at, from p_from on; returns how many.
+create function queued_tasks.find_keys(p_lanes integer[], p_turn bigint, p_from text, p_most integer) returns integer
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_count integer;
+begin
+    with recursive head (lane, key, seq, count) as (
+        select l.lane, y.key, y.seq, 1
+          from unnest(p_lanes) l (lane)
+         cross join lateral (select b.key, b.seq from queued_tasks.bundle b
+                              where b.lane = l.lane and b.key >= p_from order by b.key, b.seq limit 1) y
+        union all
+        select h.lane, y.key, y.seq, h.count + 1
+          from head h
+         cross join lateral (select b.key, b.seq from queued_tasks.bundle b
+                              where b.lane = h.lane and b.key >= h.key || chr(1) order by b.key, b.seq limit 1) y
+         where p_most is null or h.count < p_most
+    ), come as (
+        insert into queued_tasks.newcomer (lane, key, first)
+        select h.lane, h.key, h.seq
+          from head h
+         where not exists (select from queued_tasks.turn t
+                            where t.lane = h.lane and t.key = h.key and t.seq > p_turn and t.low < h.seq)
+    )
+    select count(*) into v_count from head;
+    return v_count;
+end $$;
+
+-- Give newcomers with a seq above p_after their turns, behind all others; p_turn is the low-water of turns. Returns the seq
+-- of the last of them, null for none.
+create function queued_tasks.give_turns(p_lane integer, p_after bigint, p_turn bigint) returns bigint
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_places tid[];
+    v_last   bigint;
+begin
+    select array_agg(n.place), max(n.seq) into v_places, v_last
+      from (select x.ctid as place, x.seq from queued_tasks.newcomer x
+             where x.lane = p_lane and x.seq > p_after order by x.seq limit 1000) n;
+    if v_places is null then
+        return null;
+    end if;
+    with come as (
+        delete from queued_tasks.newcomer n where n.ctid = any (v_places) returning n.seq, n.key, n.first
+    ), known as materialized (
+        select k.key, k.seq, k.first, t.place, t.low
+          from (select c.key, min(c.seq) as seq, min(c.first) as first from come c group by c.key) k
+          left join lateral (select x.ctid as place, x.low from queued_tasks.turn x
+                              where x.lane = p_lane and x.key = k.key and x.seq > p_turn order by x.seq limit 1) t on true
+    ), lower as (
+        update queued_tasks.turn t set low = k.first - 1 from known k where t.ctid = k.place and k.first <= k.low
+    )
+    insert into queued_tasks.turn (lane, key, low)
+    select p_lane, k.key, k.first - 1 from known k where k.place is null order by k.seq;
+    return v_last;
+end $$;
+
+-- Look for keys in a line, once its newcomers have their turns: somebody may have added tasks who did not know yet that
+-- newcomers are wanted. Of very many keys it looks at some, others each time. p_turn and p_last: between these are the turns.
+create function queued_tasks.learn_keys(p_lane integer, p_turn bigint, p_last bigint) returns void
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_come bigint := 0;
+    v_turn bigint := p_turn + floor(random() * (p_last - p_turn));
+    v_key  text;
+begin
+    for v_part in 1 .. 3 loop
+        v_come := queued_tasks.give_turns(p_lane, v_come, p_turn);
+        exit when v_come is null;
+    end loop;
+    if v_come is not null then
+        return;
+    end if;
+    select t.key into v_key from queued_tasks.turn t
+     where t.lane = p_lane and t.seq > v_turn order by t.seq limit 1;
+    if queued_tasks.find_keys(array[p_lane], p_turn, '', 10000) = 10000 and v_key is not null then
+        perform queued_tasks.find_keys(array[p_lane], p_turn, v_key, 10000);
+    end if;
+end $$;
+
 -- The next p_room tasks of a channel with a limit per key: the most urgent lane first, in it one task of each key after
--- the other, beginning behind the key that had the last turn. Tasks without a key take turns as one, and have no limit.
--- All get the seq of the oldest of them: the channel's place among the others is that of its line.
+-- the other, in the order of their turns. Tasks without a key take turns as one, and have no limit. All get the seq of the
+-- oldest of them: the channel's place among the others is that of its line.
 --
--- From key to key is a jump in the index, so the million tasks of one tenant are not walked over. With the collation C the
--- first text behind another is that one with the smallest character added.
+-- p_lows are those of the claim. Below zero they are how far it has read the newcomers of a lane, -1 for not at all; any
+-- other is of a time when there was no limit per key, and has it look for keys in the line as well. `come`: the last
+-- newcomer of each lane, null where none has come.
 create function queued_tasks.in_turn(
-    p_gate queued_tasks.gate, p_lanes integer[], p_ranks integer[], p_turn text, p_low bigint, p_room integer,
-    out places tid[], out ranks integer[], out seqs bigint[]
+    p_gate queued_tasks.gate, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_turn bigint, p_low bigint,
+    p_room integer, out places tid[], out ranks integer[], out seqs bigint[], out come bigint[]
 ) language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_busy   text[];  -- a key for each task that runs, or will
+    v_from   bigint;  -- how far the newcomers were read
+    v_last   bigint;
+    v_after  bigint;  -- how far the turns were read
+    v_turn   bigint;
+    v_turns  tid[];
     v_keys   text[];
+    v_lows   bigint[];
     v_rooms  integer[];
-    v_from   text;
-    v_key    text;
-    v_room   integer;
-    v_around boolean;
     v_places tid[];
     v_seqs   bigint[];
     v_taken  text[];
 begin
     places := '{}'; ranks := '{}'; seqs := '{}';
+    come := array_fill(null::bigint, array[cardinality(p_lanes)]);
     select coalesce(array_agg(k.key), '{}') into v_busy
       from queued_tasks.token k where k.channel = p_gate.channel and k.seq >= p_low;
 
     for v_lane in 1 .. cardinality(p_lanes) loop
-        v_keys := '{}'; v_rooms := '{}'; v_around := false;
-        v_from := p_turn || chr(1);
-        while cardinality(v_keys) < p_room - cardinality(places) loop
-            select y.key into v_key from queued_tasks.bundle y
-             where y.lane = p_lanes[v_lane] and y.key >= v_from order by y.key limit 1;
-            if v_key is null or v_around and v_key > p_turn then
-                exit when v_around;
-                v_around := true;
-                v_from := '';
-                continue;
-            end if;
-            v_room := case when v_key = '' then p_room
-                           else p_gate.key_cap - cardinality(array_positions(v_busy, v_key)) end;
-            if v_room > 0 then
-                v_keys := v_keys || v_key;
-                v_rooms := v_rooms || v_room;
-            end if;
-            v_from := v_key || chr(1);
-        end loop;
-
-        select array_agg(h.place), array_agg(h.seq), array_agg(h.key) into v_places, v_seqs, v_taken
-          from (select y.place, y.seq, k.key
-                  from unnest(v_keys, v_rooms) with ordinality k (key, room, turn)
-                 cross join lateral (
-                       select r.ctid as place, r.seq, row_number() over (order by r.seq) as round
-                         from queued_tasks.bundle r
-                        where r.lane = p_lanes[v_lane] and r.key = k.key
-                        order by r.seq limit least(k.room, p_room) offset 0) y
-                 order by y.round, k.turn
-                 limit p_room - cardinality(places)) h;
-        continue when v_places is null;
-        places := places || v_places;
-        ranks := ranks || array_fill(p_ranks[v_lane], array[cardinality(v_places)]);
-        seqs := seqs || array_fill((select min(u.seq) from unnest(v_seqs) u (seq)), array[cardinality(v_places)]);
-        v_busy := v_busy || v_taken;
         exit when cardinality(places) >= p_room;
+        v_from := greatest(-p_lows[v_lane], 0);
+        v_after := p_turn;
+        if v_from = 0 then
+            come[v_lane] := (select s.last_value from queued_tasks.turn_seq s);
+            perform queued_tasks.learn_keys(p_lanes[v_lane], p_turn, come[v_lane]);
+        end if;
+        loop
+            v_last := queued_tasks.give_turns(p_lanes[v_lane], v_from, p_turn);
+            v_from := coalesce(v_last, v_from);
+            come[v_lane] := coalesce(v_last, come[v_lane]);
+            loop
+                select array_agg(h.place), array_agg(h.key), array_agg(h.low), array_agg(h.room), max(h.seq)
+                  into v_turns, v_keys, v_lows, v_rooms, v_turn
+                  from (select t.ctid as place, t.seq, t.key, t.low, r.room
+                          from queued_tasks.turn t
+                         cross join lateral (
+                               select case when t.key = '' then p_room
+                                      else p_gate.key_cap - cardinality(array_positions(v_busy, t.key)) end) r (room)
+                         where t.lane = p_lanes[v_lane] and t.seq > v_after and r.room > 0
+                         order by t.seq limit p_room - cardinality(places)) h;
+                exit when v_turns is null;
+                v_after := v_turn;
+
+                select array_agg(h.place), array_agg(h.seq), array_agg(h.key) into v_places, v_seqs, v_taken
+                  from (select y.place, y.seq, k.key
+                          from unnest(v_keys, v_lows, v_rooms) with ordinality k (key, low, room, turn)
+                         cross join lateral (
+                               select r.ctid as place, r.seq, row_number() over (order by r.seq) as round
+                                 from queued_tasks.bundle r
+                                where r.lane = p_lanes[v_lane] and r.key = k.key and r.seq > k.low
+                                order by r.seq limit least(k.room, p_room) offset 0) y
+                         order by y.round, k.turn
+                         limit p_room - cardinality(places)) h;
+                if v_taken is null or not v_keys <@ v_taken then
+                    delete from queued_tasks.turn t
+                     where t.ctid = any (array(select k.place from unnest(v_turns, v_keys) k (place, key)
+                                                where v_taken is null or k.key <> all (v_taken)));
+                end if;
+                continue when v_places is null;
+                places := places || v_places;
+                ranks := ranks || array_fill(p_ranks[v_lane], array[cardinality(v_places)]);
+                seqs := seqs || array_fill((select min(u.seq) from unnest(v_seqs) u (seq)), array[cardinality(v_places)]);
+                v_busy := v_busy || v_taken;
+                exit when cardinality(places) >= p_room;
+            end loop;
+            exit when v_last is null or cardinality(places) >= p_room;
+        end loop;
     end loop;
 end $$;
 
+-- Whether anything seems to stand in lines of one channel; p_keyed: it has a limit per key, and p_lows are those of in_turn.
+create function queued_tasks.is_lined(p_keyed boolean, p_lanes integer[], p_lows bigint[], p_turn bigint) returns boolean
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return exists (select from unnest(p_lanes, p_lows) l (lane, low)
+                    where case when p_keyed and l.low < 0
+                               then exists (select from queued_tasks.turn t where t.lane = l.lane and t.seq > p_turn offset 0)
+                                    or exists (select from queued_tasks.newcomer n
+                                                where n.lane = l.lane and n.seq > -l.low offset 0)
+                               else exists (select from queued_tasks.bundle y
+                                             where y.lane = l.lane and y.seq > l.low order by y.seq limit 1 offset 0) end);
+end $$;
+
 -- Which tasks of limited channels a claim may take: their places in ready, in the order of claiming. `closed`: all lanes of
--- limited channels. `next_in`: seconds until a rate lets another one through. Of these channels nobody else claims until
--- the caller commits.
+-- limited channels. `keyed`: those where keys take turns, `come`: see in_turn. `next_in`: seconds until a rate lets another
+-- one through. Of these channels nobody else claims until the caller commits.
 create function queued_tasks.let_through(
     p_server uuid, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_limit integer,
-    out places tid[], out ranks integer[], out seqs bigint[], out closed integer[], out keyed integer[], out next_in float8
+    out places tid[], out ranks integer[], out seqs bigint[], out closed integer[], out keyed integer[], out come bigint[],
+    out next_in float8
 ) language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -190,7 +340,7 @@ declare
     v_head  record;
     v_tied  tid[];
 begin
-    places := '{}'; ranks := '{}'; seqs := '{}'; closed := '{}'; keyed := '{}';
+    places := '{}'; ranks := '{}'; seqs := '{}'; closed := '{}'; keyed := '{}'; come := '{}';
     for v_line in
         select g.channel, array_agg(l.lane order by l.rank, l.lane) as lanes,
                array_agg(l.rank order by l.rank, l.lane) as ranks, array_agg(l.low order by l.rank, l.lane) as lows
@@ -202,14 +352,9 @@ begin
     loop
         closed := closed || v_line.lanes;
         select * into v_gate from queued_tasks.gate g where g.channel = v_line.channel;
-        if v_gate.key_cap is not null then
-            keyed := keyed || v_line.lanes;
-        end if;
         continue when v_gate.paused or v_gate.cap = 0;
-        continue when not exists (select from unnest(v_line.lanes, v_line.lows) l (lane, low)
-                                   cross join lateral (select from queued_tasks.bundle y
-                                                        where y.lane = l.lane and y.seq > l.low limit 1) y);
         select * into v_state from queued_tasks.gate_state s where s.channel = v_gate.channel order by s.version desc limit 1;
+        continue when not queued_tasks.is_lined(v_gate.key_cap is not null, v_line.lanes, v_line.lows, coalesce(v_state.turn, 0));
         -- a full channel is seen without its lock: who makes room in it says so
         continue when queued_tasks.cap_room(v_gate, p_server, coalesce(v_state.low, 0), p_limit) <= 0;
 
@@ -240,8 +385,10 @@ begin
             end if;
             select * into v_head from queued_tasks.in_order(v_line.lanes, v_line.ranks, v_line.lows, v_room);
         else
-            select * into v_head from queued_tasks.in_turn(v_gate, v_line.lanes, v_line.ranks, coalesce(v_state.turn, ''),
-                                                           coalesce(v_state.low, 0), v_room);
+            select * into v_head from queued_tasks.in_turn(v_gate, v_line.lanes, v_line.ranks, v_line.lows,
+                                                           coalesce(v_state.turn, 0), coalesce(v_state.low, 0), v_room);
+            keyed := keyed || v_line.lanes;
+            come := come || v_head.come;
         end if;
         places := places || v_head.places;
         ranks := ranks || v_head.ranks;
@@ -264,11 +411,12 @@ begin
     if p_soon then
         return exists (select from unnest(p_lanes, p_lows) l (lane, low)
                         cross join lateral (select n.channel from queued_tasks.lane n where n.id = l.lane offset 0) n
-                         left join lateral (select h.paused or h.cap = 0 as closed from queued_tasks.gate h
-                                             where h.channel = n.channel offset 0) g on true
-                        cross join lateral (select from queued_tasks.bundle y
-                                             where y.lane = l.lane and y.seq > l.low order by y.seq limit 1 offset 0) y
-                        where g.closed is not true);
+                         left join lateral (select h.paused or h.cap = 0 as closed, h.key_cap is not null as keyed
+                                              from queued_tasks.gate h where h.channel = n.channel offset 0) g on true
+                         left join lateral (select s.turn from queued_tasks.gate_state s
+                                             where s.channel = n.channel order by s.version desc limit 1) s on true
+                        where g.closed is not true
+                          and queued_tasks.is_lined(coalesce(g.keyed, false), array[l.lane], array[l.low], coalesce(s.turn, 0)));
     end if;
     perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0)); -- it may untie bundles
     select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
@@ -279,8 +427,61 @@ begin
                     where l.lane <> all (v_limited.closed));
 end $$;
 
--- Note what a claim has taken from limited channels.
-create function queued_tasks.take_tokens(p_server uuid, p_lease uuid, p_ids uuid[]) returns void
+-- Keys of a channel, of which a claim has taken these tasks from these lanes, go behind all others, if any of theirs are
+-- left; p_turn and p_low are the low-waters of turns and tokens. Returns the next one of turns.
+create function queued_tasks.pass_turns(p_channel text, p_lanes integer[], p_ids uuid[], p_turn bigint, p_low bigint)
+returns bigint
+language plpgsql
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_first bigint;
+    v_last  bigint;
+begin
+    with served as materialized (
+        select distinct u.lane, t.key
+          from unnest(p_lanes, p_ids) u (lane, id)
+         cross join lateral (select coalesce(k.key, '') as key from queued_tasks.task k
+                              where k.id = u.id and k.channel = p_channel offset 0) t
+    ), had as materialized (
+        select s.lane, s.key, t.place, t.seq, t.low
+          from served s
+         cross join lateral (select x.ctid as place, x.seq, x.low from queued_tasks.turn x
+                              where x.lane = s.lane and x.key = s.key and x.seq > p_turn order by x.seq limit 1) t
+    ), gone as (
+        delete from queued_tasks.turn t where t.ctid = any (array(select h.place from had h))
+    )
+    insert into queued_tasks.turn (lane, key, low)
+    select h.lane, h.key, y.seq - 1
+      from had h
+     cross join lateral (select b.seq from queued_tasks.bundle b
+                          where b.lane = h.lane and b.key = h.key and b.seq > h.low order by b.seq limit 1) y
+     order by h.seq;
+
+    select min(t.seq) into v_first
+      from queued_tasks.lane l
+     cross join lateral (select x.seq from queued_tasks.turn x
+                          where x.lane = l.id and x.seq > p_turn order by x.seq limit 1) t
+     where l.channel = p_channel;
+    select s.last_value into v_last from queued_tasks.turn_seq s;
+    -- One that may not start for long must not make others walk over all that had their turns meanwhile.
+    if v_last - v_first > 20000 then
+        update queued_tasks.turn t set seq = default
+         where t.ctid = any (array(
+               select x.ctid
+                 from queued_tasks.lane l
+                cross join lateral (select y.ctid, y.key from queued_tasks.turn y
+                                     where y.lane = l.id and y.seq > p_turn order by y.seq limit 100) x
+                where l.channel = p_channel
+                  and exists (select from queued_tasks.token k
+                               where k.channel = p_channel and k.seq >= p_low and k.key = x.key)));
+    end if;
+    return coalesce(v_first - 1, v_last);
+end $$;
+
+-- Note what a claim has taken from limited channels: these tasks, from these lanes.
+create function queued_tasks.take_tokens(p_server uuid, p_lease uuid, p_lanes integer[], p_ids uuid[]) returns void
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
@@ -302,9 +503,9 @@ begin
             on conflict (id) do update
                set channel = excluded.channel, key = excluded.key, server = excluded.server,
                    lease = excluded.lease, seq = excluded.seq
-            returning token.channel, token.key
+            returning token.channel
         )
-        select t.channel, array_agg(t.key) as keys, count(*) as count from taken t group by t.channel
+        select t.channel, count(*) as count from taken t group by t.channel
     loop
         select * into v_gate from queued_tasks.gate g where g.channel = v_taken.channel;
         select * into v_state from queued_tasks.gate_state s where s.channel = v_gate.channel order by s.version desc limit 1;
@@ -316,9 +517,8 @@ begin
         insert into queued_tasks.gate_state (channel, version, level, at, low, turn)
         values (v_gate.channel, coalesce(v_state.version, 0) + 1,
                 queued_tasks.rate_room(v_gate, v_state.level, v_state.at) - v_taken.count, clock_timestamp(), v_low,
-                -- once around is behind the last turn
-                coalesce((select max(u.key) from unnest(v_taken.keys) u (key) where u.key <= v_state.turn),
-                         (select max(u.key) from unnest(v_taken.keys) u (key))));
+                case when v_gate.key_cap is null then 0
+                     else queued_tasks.pass_turns(v_gate.channel, p_lanes, p_ids, coalesce(v_state.turn, 0), v_low) end);
         -- One that runs for long must not make the count walk over all that came and went meanwhile.
         if currval('queued_tasks.token_seq') - v_low > 20000 then
             update queued_tasks.token k set seq = default
@@ -369,6 +569,8 @@ language plpgsql
 set jit = off set enable_hashjoin = off set enable_mergejoin = off
 set lock_timeout = '10s'
 as $$
+declare
+    v_lanes integer[];
 begin
     if p_seed and queued_tasks.is_set(p_channel) then
         return false;
@@ -376,6 +578,13 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('queued_tasks.claim', 0));
     if p_seed and queued_tasks.is_set(p_channel) then
         return false;  -- somebody set it while this waited
+    end if;
+    v_lanes := array(select l.id from queued_tasks.lane l where l.channel = p_channel);
+    if p_key_cap is null then
+        delete from queued_tasks.turn t where t.lane = any (v_lanes);
+        delete from queued_tasks.newcomer n where n.lane = any (v_lanes);
+    elsif not exists (select from queued_tasks.gate g where g.channel = p_channel and g.key_cap is not null) then
+        perform queued_tasks.find_keys(v_lanes, 0, '', null);
     end if;
     if p_cap is null and p_key_cap is null and p_rate_count is null and not p_paused then
         delete from queued_tasks.gate g where g.channel = p_channel;

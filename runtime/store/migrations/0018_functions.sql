@@ -134,6 +134,8 @@ create function queued_tasks.prune_functions(p_limit integer) returns void
 language plpgsql
 set enable_hashjoin = off set enable_mergejoin = off
 as $$
+declare
+    v_gone integer[];
 begin
     perform queued_tasks.hold_stances();
     delete from queued_tasks.bundle r
@@ -146,8 +148,15 @@ begin
               and not exists (select from unnest(y.ids) u (id)
                                where exists (select from queued_tasks.task k where k.id = u.id offset 0)
                                  and not exists (select from queued_tasks.result k where k.id = u.id offset 0))));
-    delete from queued_tasks.lane l
-     where l.function is not null and not exists (select from queued_tasks.bundle r where r.lane = l.id);
+    with gone as (
+        delete from queued_tasks.lane l
+         where l.function is not null and not exists (select from queued_tasks.bundle r where r.lane = l.id)
+        returning l.id
+    )
+    select array_agg(g.id) into v_gone from gone g;
+    -- in the order in which claims do it
+    delete from queued_tasks.newcomer n where n.lane = any (v_gone);
+    delete from queued_tasks.turn t where t.lane = any (v_gone);
     delete from queued_tasks.stance s
      where not exists (select from queued_tasks.lane l where l.function = s.function);
 end $$;

@@ -102,7 +102,8 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.stage = stage
         self.failed = False
-        self.world = World(QueueModel(), [], {}, {})
+        self.world = World(QueueModel(), [], {}, {}, {})
+        self.turnless: set[str] = set()  # who came while a limit per key was set: a claim from the start finds them
         self.repeatable: list[Call] = []
         self.story: list[str] = []
         stage.empty()
@@ -143,9 +144,11 @@ class AnyOrder(RuleBasedStateMachine):
         """Compare, and note what the next call may be made of."""
         found = self.stage.look()
         compare(self.world.model, found)
+        assert self.turnless >= {*found["turnless"]}, f"no claim will come by: {found['turnless']}"
         self.go_on(found, made)
 
     def go_on(self, found: dict[str, Any], made: Sequence[Call]) -> None:
+        self.turnless = {*found["turnless"]}
         self.world.lines = [(Lane(*lane), seq, UUID(id)) for *lane, seq, id, _ in found["ready"]]
         for server, it in self.world.model.hands:
             seen = self.world.seen.setdefault((server, it.lane), [])

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from queued_tasks.runtime.task import ContextWrite, LogWrite
+from tests.limits import limit
 from tests.store import Store, ended, new_task
 
 BATCH = 100
@@ -24,6 +25,9 @@ TABLES = {
     "waiter",
     "context",
     "tombstone",
+    "token",
+    "turn",
+    "newcomer",
 }
 
 FILL = """
@@ -225,6 +229,30 @@ async def test_a_claim_above_the_low_water_does_not_walk_over_what_was_claimed_b
     await store.claim(server, BATCH)
     assert above < 20
     assert plans.pages("bundle") > 10 * above
+
+
+@pytest.mark.parametrize("keys", [1, 10, 4_000])
+async def test_a_claim_in_the_turns_of_keys_does_not_walk_over_what_was_claimed_before(store: Store, keys: int) -> None:
+    await limit(store, "60/key:60")
+    pin = await store.another()
+    await pin.session.connection.execute("begin isolation level repeatable read")
+    await pin.count("server")
+    server = await store.server()
+    plans = await Plans.of(store)
+
+    async def pages(rounds: int) -> dict[str, int]:
+        for no in range(rounds):
+            await store.tasks.add([new_task(channel="mail", key=f"k{(no * 60 + n) % keys}") for n in range(60)])
+            plans.roots.clear()
+            claimed = await store.claim(server, 60)
+            assert len(claimed) == 60
+            await store.settle(server, *(ended(it) for it in claimed))
+        return {table: plans.pages(table) for table in ("bundle", "turn", "newcomer", "token")}
+
+    before = await pages(2)
+    after = await pages(30)
+    # the indexes have one level more
+    assert all(after[table] <= 2 * before[table] + 20 for table in after), (before, after)
 
 
 @pytest.mark.parametrize("state", ["waits in line", "is claimed, while vacuum is held back"])
