@@ -161,8 +161,8 @@ class Outbox:
     async def put(self, wanted: Entry | None = None) -> None:
         """As `write`, without the hooks: see `tell`.
 
-        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few tasks
-        that came meanwhile, and those behind it would find as few.
+        `wanted`: take no turn once somebody else's has decided this one. Whoever took one then would write the few
+        tasks that came meanwhile, and those behind it would find as few.
         """
         if not len(self):
             return

@@ -17,6 +17,7 @@ from ..errors import QueuedTasksError
 from ..ids import new_id, plain_id
 from ..signing import Signer
 from ..task import Claimed, ContextWrite, LogWrite, NewTask, ServerId, Settled, Stance
+from .columns import column, context_columns, forms_of, later, log_columns, shared, stance_columns, uuid_array
 from .lanes import Lane, Lanes
 from .link import CALL_TIMEOUT, Link
 
@@ -96,11 +97,11 @@ class TaskStore:
 
         That raises NotPlain for tasks that would make it wait for others: these hold what they take to the commit.
         """
-        session = await self.lanes.ensure(_forms_of(first)[1])
+        session = await self.lanes.ensure(forms_of(first)[1])
         async with self._link.transaction(timeout, session=session) as run:
 
             async def add(tasks: Sequence[NewTask]) -> None:
-                forms, examples = _forms_of(tasks)
+                forms, examples = forms_of(tasks)
                 if any(map(_unique_key, tasks)) or any(map(_parents, tasks)) or not self.lanes.has(examples):
                     raise NotPlain("they wait for others, or for a lane of their own")
                 await run("add_tasks", *self._arrays(tasks, forms, examples), False)
@@ -177,16 +178,16 @@ class TaskStore:
         laned = await self.lanes.ensure([task for _, tasks in added for task in tasks])
         async with self._link.transaction(timeout, session=laned if session is None else session) as run:
             if contexts:
-                await run("write_context", server, *_context_columns(contexts))
+                await run("write_context", server, *context_columns(contexts))
             if logs:
-                await run("write_logs", server, *_log_columns(logs), False)
+                await run("write_logs", server, *log_columns(logs), False)
             (row,) = await run("settle", *arguments)
             settlement = _settlement(row)
             leases = _last_leases(settled) if added else {}
             ours = (tasks for end, tasks in added if end.id not in settlement.lost and leases[end.id] == end.lease)
             tasks = [task for tasks in ours for task in tasks]
             if tasks:
-                await run("add_tasks", *self._arrays(tasks, *_forms_of(tasks)), True)
+                await run("add_tasks", *self._arrays(tasks, *forms_of(tasks)), True)
         return Settlement(settlement.lost, settlement.lined + len(tasks), settlement.told)
 
     async def record(
@@ -195,10 +196,10 @@ class TaskStore:
         """Store contexts and log lines of attempts, if they are still this server's; the tasks whose contexts are."""
         ours: frozenset[UUID] = frozenset()
         if contexts:
-            rows = await self._link.fetch("write_context", server, *_context_columns(contexts))
+            rows = await self._link.fetch("write_context", server, *context_columns(contexts))
             ours = frozenset(row["id"] for row in rows)
         if logs:
-            await self._link.fetch("write_logs", server, *_log_columns(logs), True)
+            await self._link.fetch("write_logs", server, *log_columns(logs), True)
         return ours
 
     async def give_back(
@@ -225,7 +226,7 @@ class TaskStore:
 
         `stances`: why, for each function. `full`, `session`: see settle. May be repeated. Returns as take_stance does.
         """
-        columns = [it.lease for it in claimed], [it.id for it in claimed], full, *_stance_columns(stances)
+        columns = [it.lease for it in claimed], [it.id for it in claimed], full, *stance_columns(stances)
         (row,) = await self._link.fetch("park", server, *columns, MOST_REFUSED, session=session)
         return row["ended"], row["lined"]
 
@@ -234,7 +235,7 @@ class TaskStore:
 
         Returns how many tasks ended, after MOST_REFUSED of which there may be more, and how many others may be claimed.
         """
-        row = await self._link.fetch_one("take_stance", server, *_stance_columns(stances), MOST_REFUSED)
+        row = await self._link.fetch_one("take_stance", server, *stance_columns(stances), MOST_REFUSED)
         assert row is not None
         return row["ended"], row["lined"]
 
@@ -258,7 +259,7 @@ class TaskStore:
 
     async def _columns(self, tasks: Sequence[NewTask]) -> tuple[list[Any], int]:
         """The arguments of add_tasks, and the session in which there is a lane for each of these tasks."""
-        forms, examples = _forms_of(tasks)
+        forms, examples = forms_of(tasks)
         session = await self.lanes.ensure(examples)
         return self._arrays(tasks, forms, examples), session
 
@@ -269,14 +270,14 @@ class TaskStore:
             [task.id for task in tasks],
             forms,
             f"[{','.join([task.args for task in tasks])}]",
-            _column([task.kwargs for task in tasks]),
-            _column([task.key for task in tasks]),
-            _column([task.run_at for task in tasks]),
-            _column([task.expires_at for task in tasks]),
-            _column([task.unique_key for task in tasks]),
-            _column([_uuid_array(task.parents) if task.parents else None for task in tasks]),
-            _column([task.context for task in tasks]),
-            _column([sign(task) if sign else task.signature for task in tasks]),
+            column([task.kwargs for task in tasks]),
+            column([task.key for task in tasks]),
+            column([task.run_at for task in tasks]),
+            column([task.expires_at for task in tasks]),
+            column([task.unique_key for task in tasks]),
+            column([uuid_array(task.parents) if task.parents else None for task in tasks]),
+            column([task.context for task in tasks]),
+            column([sign(task) if sign else task.signature for task in tasks]),
             [task.function for task in examples],
             [task.executor for task in examples],
             [task.name for task in examples],
@@ -299,15 +300,15 @@ class TaskStore:
             part,
             [end.lease for end in settled],
             [end.id for end in settled],
-            _later([end.attempt for end in settled]),
-            _shared([end.outcome for end in settled]),
+            later([end.attempt for end in settled]),
+            shared([end.outcome for end in settled]),
             [end.took + now - end.ended for end in settled],
             [end.took for end in settled],
-            _column([end.result for end in settled]),
-            _column([end.delay for end in settled]),
-            _column([end.exception_name for end in settled]),
-            _column([end.exception_message for end in settled]),
-            _column([end.exception_traceback for end in settled]),
+            column([end.result for end in settled]),
+            column([end.delay for end in settled]),
+            column([end.exception_name for end in settled]),
+            column([end.exception_message for end in settled]),
+            column([end.exception_traceback for end in settled]),
             [end.id for end in settled if end.flagged],
         ]
 
@@ -315,85 +316,9 @@ class TaskStore:
 _unique_key, _parents = attrgetter("unique_key"), attrgetter("parents")
 
 
-def _form(task: NewTask) -> tuple[object, ...]:
-    """What many tasks have in common; an attrgetter takes twice as long for it."""
-    return (
-        task.function,
-        task.executor,
-        task.name,
-        task.channel,
-        task.priority,
-        task.max_retries,
-        task.timeout,
-        task.auto_remove,
-        task.on_parent_failure,
-    )
-
-
-def _forms_of(tasks: Sequence[NewTask]) -> tuple[list[int] | None, Sequence[NewTask]]:
-    """The number of each task's form, None where all have the same; and a task of each form."""
-    forms = [*map(_form, tasks)]
-    if forms.count(forms[0]) == len(forms):
-        return None, tasks[:1]
-    one_of = dict(zip(forms, tasks, strict=True))
-    numbers = {form: number for number, form in enumerate(one_of, 1)}
-    return [numbers[form] for form in forms], [*one_of.values()]
-
-
 def _last_leases(settled: Sequence[Settled]) -> dict[UUID, UUID]:
     """Of two leases under which a task has ends the newer: the older one went with a crash of PostgreSQL."""
     return dict(sorted((end.id, end.lease) for end in settled))
-
-
-def _column(values: list[Any]) -> list[Any] | None:
-    """None for a column that is null throughout: it costs nothing to send."""
-    return values if values.count(None) < len(values) else None
-
-
-def _later(attempts: list[int]) -> list[int] | None:
-    """None when all are first ones: asyncpg looks at each number of a column twice, in Python."""
-    return attempts if attempts.count(1) < len(attempts) else None
-
-
-def _shared(outcomes: list[str]) -> list[str]:
-    """One for all where they are alike."""
-    return outcomes[:1] if outcomes[:1] * len(outcomes) == outcomes else outcomes
-
-
-def _uuid_array(ids: Sequence[UUID]) -> str:
-    return "{" + ",".join(map(str, ids)) + "}"
-
-
-def _context_columns(contexts: Sequence[ContextWrite]) -> list[list[Any]]:
-    return [
-        [write.claimed.lease for write in contexts],
-        [write.claimed.id for write in contexts],
-        [write.claimed.attempt for write in contexts],
-        [write.version for write in contexts],
-        [write.value for write in contexts],
-    ]
-
-
-def _stance_columns(stances: Sequence[Stance]) -> list[list[str]]:
-    return [
-        [stance.function for stance in stances],
-        [stance.kind for stance in stances],
-        [stance.reason for stance in stances],
-    ]
-
-
-def _log_columns(logs: Sequence[LogWrite]) -> list[list[Any]]:
-    now = time.monotonic()
-    return [
-        [line.claimed.lease for line in logs],
-        [line.claimed.id for line in logs],
-        [line.claimed.attempt for line in logs],
-        [now - line.at for line in logs],
-        [line.level for line in logs],
-        [line.logger for line in logs],
-        [line.message for line in logs],
-        [line.exception for line in logs],
-    ]
 
 
 def _settlement(row: Any) -> Settlement:

@@ -31,6 +31,7 @@ WORKLOADS: dict[str, Callable[[Arena], list[Case]]] = {
     "beside": crowds.beside,
     "bloat": backlog.bloat,
     "pinned": backlog.pinned_drains,
+    "turns": crowds.turns,
 }
 
 

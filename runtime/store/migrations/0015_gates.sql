@@ -155,7 +155,7 @@ begin
         select h.lane, h.key, h.seq
           from head h
          where not exists (select from queued_tasks.turn t
-                            where t.lane = h.lane and t.key = h.key and t.seq > p_turn and t.low < h.seq)
+                            where t.lane = h.lane and t.key = h.key and t.seq > p_turn and t.low < h.seq offset 0)
     )
     select count(*) into v_count from head;
     return v_count;
@@ -542,9 +542,10 @@ begin
     if not exists (select from queued_tasks.gate) then
         return 0;
     end if;
+    -- no join: one begins with all tokens where there were none when it was planned
     delete from queued_tasks.token k
-     using (select x.lease, x.id from unnest(p_leases, p_ids) x (lease, id) order by x.id) u
-     where k.id = u.id and k.lease = u.lease;
+     where k.id = any (p_ids)
+       and ((k.lease, k.id) in (select u.lease, u.id from unnest(p_leases, p_ids) u (lease, id))) is true;
     get diagnostics v_count = row_count;
     return v_count;
 end $$;

@@ -98,11 +98,15 @@ def _with_pgqueuer(arena: Arena) -> Iterator[tuple[str, int | None]]:
         yield "pgqueuer", 1
 
 
+def pinned(who: Contestant, filled: Filled) -> Figures:
+    """Drain a copy of a filled template while a transaction is left open."""
+    with who.trial(filled.n, filled) as trial, _transaction_held(who, trial):
+        return drained(who, trial, filled, counted=True)
+
+
 def _pinned(arena: Arena, name: str, n: int) -> Figures:
     who = arena.contestant(name)
-    filled = who.filled(n)
-    with who.trial(n, filled) as trial, _transaction_held(who, trial):
-        return drained(who, trial, filled, counted=True)
+    return pinned(who, who.filled(n))
 
 
 @contextmanager

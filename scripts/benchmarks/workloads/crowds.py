@@ -1,4 +1,4 @@
-"""Drains of this queue amid many other tasks: a deep backlog, a million delayed, paused or finished ones."""
+"""Drains of this queue amid many other tasks: a deep backlog, a million delayed, paused or finished ones, those of one key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..arena import Arena, Case, Figures
 from ..contestant import Contestant, Filled
 from ..environments import Failed
 from ..recorder import Records
-from .backlog import PATIENCE, WORKERS, drain
+from .backlog import PATIENCE, WORKERS, drain, pinned
 
 # Rows as add_tasks and settle write them: by its API a million would take minutes.
 LANE = """
@@ -46,6 +46,7 @@ FINISHED = (
     select id, 'done', 1, uuidv7(), now(), 'null' from made
 """
 )
+TURNS = "select queued_tasks.set_gate('default', null, false, 1000, null, null, false, false)"
 PAUSE = "select queued_tasks.set_gate('paused', null, false, null, null, null, true, false)"
 
 
@@ -67,6 +68,15 @@ def beside(arena: Arena) -> list[Case]:
         return drain(arena.ours, arena.ours.filled(rest, beside=crowd))
 
     return [Case(name, partial(measure, crowd)) for name, crowd in crowds.items()]
+
+
+def turns(arena: Arena) -> list[Case]:
+    """A channel with a limit per key, while an old transaction keeps vacuum from removing anything."""
+
+    def measure() -> Figures:
+        return pinned(arena.ours, arena.ours.filled(arena.sizes.pinned, beside=(TURNS,)))
+
+    return [Case("turns", measure)]
 
 
 def deep(arena: Arena) -> list[Case]:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from queued_tasks.runtime.task import ContextWrite, LogWrite
+from queued_tasks.runtime.task import ContextWrite, LogWrite, NewTask
 from tests.limits import limit
 from tests.store import Store, ended, new_task
 
@@ -50,6 +50,11 @@ FILL = """
     select lpad(to_hex(n), 32, '0')::uuid, 1, 'failed', gen_random_uuid(), now(), now()
       from generate_series(1, 50000) n;
     insert into queued_tasks.tombstone (id) select gen_random_uuid() from generate_series(1, 50000);
+    insert into queued_tasks.token (id, channel, key, server, lease)
+    select lpad(to_hex(n), 32, '0')::uuid, 'other', 'k' || n, gen_random_uuid(), gen_random_uuid()
+      from generate_series(1, 50000) n;
+    insert into queued_tasks.turn (lane, key, low) select 0, 'k' || n, 0 from generate_series(1, 50000) n;
+    insert into queued_tasks.newcomer (lane, key, first) select 0, 'k' || n, 0 from generate_series(1, 50000) n;
 """
 
 
@@ -124,13 +129,17 @@ def _rows_read(node: dict[str, Any]) -> float:
     return float((node["Actual Rows"] + removed) * node["Actual Loops"])
 
 
-async def _tour(store: Store) -> None:
-    """What tasks of all kinds go through, from their enqueuing to their end."""
+async def _tour(store: Store, limits: str) -> None:
+    """What tasks of all kinds go through, from their enqueuing to their end; `limits` are those of their channel."""
+
+    def task(n: int, **fields: Any) -> NewTask:
+        return new_task(channel="mail", key=f"t{n % 7}" if "/key" in limits else None, priority=9, **fields)
+
     server = await store.server()
-    parent = new_task(priority=9)
-    tasks = [new_task(priority=9, unique_key=f"k{n}", auto_remove=True) for n in range(BATCH)]
+    parent = task(0)
+    tasks = [task(n, unique_key=f"k{n}", auto_remove=True) for n in range(BATCH)]
     await store.tasks.add([*tasks, parent], repeat=True)
-    await store.tasks.add([new_task(priority=9, parents=(parent.id,)) for _ in range(BATCH)])
+    await store.tasks.add([task(n, parents=(parent.id,)) for n in range(BATCH)])
     claimed = await store.claim(server, BATCH + 1)
     await store.settle(server, *(ended(it, "failed", delay=0.0) for it in claimed))
     claimed = await store.claim(server, BATCH + 1)
@@ -147,23 +156,29 @@ async def _tour(store: Store) -> None:
     await store.upkeep.promote(BATCH)
 
 
+@pytest.fixture(params=["none", "10000", "10000/key:50"])
+def limits(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=["empty", "full", "filled since"])
-async def filled(store: Store, request: pytest.FixtureRequest) -> Store:
+async def filled(store: Store, limits: str, request: pytest.FixtureRequest) -> Store:
     """Databases with honest statistics, and one that was empty when its session made its plans."""
     run = store.session.connection.execute
+    await limit(store, limits)
     if request.param == "full":
         await run(FILL)
     await run("analyze")
     if request.param == "filled since":
         for _ in range(6):
-            await _tour(store)
+            await _tour(store, limits)
         await run(FILL)
     return store
 
 
-async def test_hot_calls_read_by_index_and_little(filled: Store) -> None:
+async def test_hot_calls_read_by_index_and_little(filled: Store, limits: str) -> None:
     plans = await Plans.of(filled)
-    await _tour(filled)
+    await _tour(filled, limits)
     assert (plans.blind(), plans.greedy(6 * BATCH), plans.compiled) == ([], [], [])
 
 
@@ -235,12 +250,14 @@ async def test_a_claim_above_the_low_water_does_not_walk_over_what_was_claimed_b
 async def test_a_claim_in_the_turns_of_keys_does_not_walk_over_what_was_claimed_before(store: Store, keys: int) -> None:
     await limit(store, "60/key:60")
     pin = await store.another()
+    await pin.session.connection.execute("vacuum analyze")
     await pin.session.connection.execute("begin isolation level repeatable read")
     await pin.count("server")
     server = await store.server()
     plans = await Plans.of(store)
 
     async def pages(rounds: int) -> dict[str, int]:
+        """How many pages the last claim of so many touched."""
         for no in range(rounds):
             await store.tasks.add([new_task(channel="mail", key=f"k{(no * 60 + n) % keys}") for n in range(60)])
             plans.roots.clear()
@@ -253,6 +270,21 @@ async def test_a_claim_in_the_turns_of_keys_does_not_walk_over_what_was_claimed_
     after = await pages(30)
     # the indexes have one level more
     assert all(after[table] <= 2 * before[table] + 20 for table in after), (before, after)
+
+
+async def test_the_end_of_some_tasks_of_a_channel_does_not_read_what_else_runs_in_it(store: Store) -> None:
+    await store.session.connection.execute("vacuum analyze")
+    await limit(store, "10000")
+    await store.add(3_001, channel="mail")
+    server = await store.server()
+    (first,) = await store.claim(server, 1)
+    await store.session.connection.execute("vacuum analyze")  # for so much settlements are planned
+    await store.settle(server, ended(first))
+    claimed = await store.claim(server, 3_000)
+    plans = await Plans.of(store)
+    await store.settle(server, *(ended(it) for it in claimed[:BATCH]), part=[claimed[0].lease])
+    assert (plans.blind(), plans.greedy(2 * BATCH)) == ([], [])
+    assert await store.count("token") == 3_000 - BATCH
 
 
 @pytest.mark.parametrize("state", ["waits in line", "is claimed, while vacuum is held back"])
