@@ -28,9 +28,9 @@ class Line:
     A look back reaches from the last one that took something here: any other may have come to a lane that its channel
     had closed, or that more urgent ones had no room for.
 
-    Where keys take turns it is that of their newcomers instead, and shown below zero: neither is of use for the other, so
-    all is forgotten when the channel gets a limit per key, or loses it. Zero has a claim look for keys in the line, too:
-    only a full pass shows that.
+    Where keys take turns it is that of their newcomers instead, and shown below zero: neither is of use for the other,
+    so all is forgotten when the channel gets a limit per key, or loses it. Zero has a claim look for keys in the line,
+    too: only a full pass shows that.
     """
 
     low: int = 0

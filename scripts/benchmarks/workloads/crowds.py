@@ -1,4 +1,4 @@
-"""Drains of this queue amid many other tasks: a deep backlog, a million delayed, paused or finished ones, those of one key."""
+"""Drains of this queue amid many other tasks: a deep backlog, a million of other kinds; and of keys that take turns."""
 
 from __future__ import annotations
 

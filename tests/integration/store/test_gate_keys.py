@@ -167,7 +167,7 @@ async def test_a_key_whose_tasks_were_all_cancelled_loses_its_turn(store: Store)
     server = await store.server()
     cancelled = await store.add(3, channel="mail", key="a")
     other = await store.one(channel="mail", key="b")
-    await store.tasks.cancel(ids(cancelled), "no")
+    await store.tasks.cancel([task.id for task in cancelled], "no")
     assert ids(await store.claim(server)) == [other.id]
     assert await store.claim(server) == []
     assert await store.count("turn") == 0
