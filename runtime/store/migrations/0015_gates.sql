@@ -465,7 +465,8 @@ begin
                           where x.lane = l.id and x.seq > p_turn order by x.seq limit 1) t
      where l.channel = p_channel;
     select s.last_value into v_last from queued_tasks.turn_seq s;
-    -- One that may not start for long must not make others walk over all that had their turns meanwhile.
+    -- One that may not start for long, or in whose lane nobody takes anything, must not make others walk over all that had
+    -- their turns meanwhile.
     if v_last - v_first > 20000 then
         update queued_tasks.turn t set seq = default
          where t.ctid = any (array(
@@ -474,8 +475,9 @@ begin
                 cross join lateral (select y.ctid, y.key from queued_tasks.turn y
                                      where y.lane = l.id and y.seq > p_turn order by y.seq limit 100) x
                 where l.channel = p_channel
-                  and exists (select from queued_tasks.token k
-                               where k.channel = p_channel and k.seq >= p_low and k.key = x.key)));
+                  and (l.id <> all (p_lanes)
+                       or exists (select from queued_tasks.token k
+                                   where k.channel = p_channel and k.seq >= p_low and k.key = x.key))));
     end if;
     return coalesce(v_first - 1, v_last);
 end $$;

@@ -301,6 +301,18 @@ async def test_keys_that_may_not_start_leave_the_others_short_ways(store: Store)
     assert await store.value("select turn from queued_tasks.gate_state order by version desc limit 1") > 50_000
 
 
+async def test_keys_in_a_lane_from_which_nobody_takes_leave_the_others_short_ways(store: Store) -> None:
+    await limit(store, "/key:1")
+    server = await store.server()
+    await store.add(2, channel="mail", key="a")
+    await store.settle(server, ended(await store.claim_one(server)))
+    await store.value("select setval('queued_tasks.turn_seq', 50000)")
+    urgent = await store.one(channel="mail", key="b", priority=5)
+    assert ids(await store.claim(server, 1)) == [urgent.id]
+    assert await store.value("select min(seq) from queued_tasks.turn") > 50_000
+    assert len(await store.claim(server)) == 1
+
+
 async def test_who_has_no_room_sees_whether_a_key_may_start(store: Store) -> None:
     await limit(store, "/key:1")
     server = await store.server()
