@@ -30,11 +30,12 @@ class Line:
 
     Where keys take turns it is that of their newcomers instead, and shown below zero: neither is of use for the other,
     so all is forgotten when the channel gets a limit per key, or loses it. Zero has a claim look for keys in the line,
-    too: only a full pass shows that.
+    too: only a full pass shows that, and goes on to until one has come through, for nothing else would find them.
     """
 
     low: int = 0
     _keyed: bool = False
+    _owed: bool = False  # a full pass
     _looked_at: float = 0.0
     _long_at: float = 0.0  # when a look reached VERY_LATE
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
@@ -47,7 +48,8 @@ class Line:
             low = min(low, self._before((self._looked_at if reach < VERY_LATE else self._long_at) - reach))
         if not self._keyed:
             return low
-        return 0 if reach == math.inf else -max(low, 1)
+        self._owed |= reach == math.inf
+        return 0 if self._owed else -max(low, 1)
 
     def taken(self, seq: int, reach: float, began: float) -> None:
         """A claim that read from `start` took what it found up to `seq`, 0 where that was in the turn of its key."""
@@ -57,6 +59,7 @@ class Line:
             self._keyed = seq < 0
             self.low = 0
             self._marks.clear()
+        self._owed = False
         seq = abs(seq)
         if reach:
             self._looked_at = began

@@ -65,11 +65,21 @@ def test_how_far_the_newcomers_were_read_is_shown_below_zero() -> None:
     line.taken(-400, LATE, 11.0)
     assert line.start(0.0, 12.0) == -400
     assert line.start(LATE, 12.0) == -1, "0 would have the claim look at the line as well"
-    assert line.start(math.inf, 12.0) == 0
     line.taken(0, LATE, 12.5)
     assert line.start(0.0, 12.6) == -400
     line.taken(-350, LATE, 12.6)
     assert line.start(0.0, 12.7) == -350
+
+
+def test_a_full_pass_is_owed_until_its_channel_has_let_one_through() -> None:
+    line = Line()
+    line.start(0.0, 10.0)
+    line.taken(-300, 0.0, 10.0)
+    assert [line.start(reach, 11.0) for reach in (0.0, math.inf, 0.0, LATE)] == [-300, 0, 0, 0]
+    line.taken(0, 0.0, 12.0)
+    assert line.start(0.0, 12.0) == 0
+    line.taken(-300, 0.0, 13.0)
+    assert line.start(0.0, 13.0) == -300
 
 
 def test_a_channel_that_gets_a_limit_per_key_or_loses_it_is_read_from_the_start() -> None:

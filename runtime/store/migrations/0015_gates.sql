@@ -51,14 +51,15 @@ create table queued_tasks.gate_state (
     level   float8,
     at      timestamptz not null,
     low     bigint      not null,
-    turn    bigint      not null,
+    turns   jsonb       not null,
     primary key (channel, version)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column queued_tasks.gate_state.level is 'tasks that may start now, at `at`; null: as many as the rate allows at most';
 comment on column queued_tasks.gate_state.low is 'no token of the channel has a smaller seq';
-comment on column queued_tasks.gate_state.turn is 'no key has a turn with this seq or a smaller one';
+comment on column queued_tasks.gate_state.turns is 'by lane: no key has a turn there with this seq or a smaller one';
 
-create sequence queued_tasks.turn_seq start 2 cache 1; -- a low-water of 0 would mean more than that all are read: see in_turn
+create sequence queued_tasks.turn_seq cache 1;
+select setval('queued_tasks.turn_seq', 1); -- the low-water of who has read nothing, as 0 means more: see in_turn
 
 create table queued_tasks.turn (
     lane integer not null,
@@ -193,25 +194,17 @@ begin
     return v_last;
 end $$;
 
--- Look for keys in a line, once its newcomers have their turns: somebody may have added tasks who did not know yet that
--- newcomers are wanted. Of very many keys it looks at some, others each time. p_turn and p_last: between these are the turns.
+-- Look for keys in a line whose newcomers have their turns: somebody may have added tasks who did not know yet that newcomers
+-- are wanted. Of very many keys it looks at some, others each time. p_turn and p_last: between these are the turns.
 create function queued_tasks.learn_keys(p_lane integer, p_turn bigint, p_last bigint) returns void
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_come bigint := 0;
     v_turn bigint := p_turn + floor(random() * (p_last - p_turn));
     v_key  text;
 begin
-    for v_part in 1 .. 3 loop
-        v_come := queued_tasks.give_turns(p_lane, v_come, p_turn);
-        exit when v_come is null;
-    end loop;
-    if v_come is not null then
-        return;
-    end if;
     select t.key into v_key from queued_tasks.turn t
      where t.lane = p_lane and t.seq > v_turn order by t.seq limit 1;
     if queued_tasks.find_keys(array[p_lane], p_turn, '', 10000) = 10000 and v_key is not null then
@@ -227,15 +220,18 @@ end $$;
 -- other is of a time when there was no limit per key, and has it look for keys in the line as well. `come`: the last
 -- newcomer of each lane, null where none has come.
 create function queued_tasks.in_turn(
-    p_gate queued_tasks.gate, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_turn bigint, p_low bigint,
+    p_gate queued_tasks.gate, p_lanes integer[], p_ranks integer[], p_lows bigint[], p_turns bigint[], p_low bigint,
     p_room integer, out places tid[], out ranks integer[], out seqs bigint[], out come bigint[]
 ) language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_busy   text[];  -- a key for each task that runs, or will
+    v_until  timestamptz := clock_timestamp() + interval '100 ms';  -- for newcomers
+    v_busy   jsonb;   -- how many tasks of each key run, or will
     v_from   bigint;  -- how far the newcomers were read
+    v_anew   boolean;
+    v_known  bigint;
     v_last   bigint;
     v_after  bigint;  -- how far the turns were read
     v_turn   bigint;
@@ -249,21 +245,30 @@ declare
 begin
     places := '{}'; ranks := '{}'; seqs := '{}';
     come := array_fill(null::bigint, array[cardinality(p_lanes)]);
-    select coalesce(array_agg(k.key), '{}') into v_busy
-      from queued_tasks.token k where k.channel = p_gate.channel and k.seq >= p_low;
+    select coalesce(jsonb_object_agg(k.key, k.count), '{}') into v_busy
+      from (select x.key, count(*) as count from queued_tasks.token x
+             where x.channel = p_gate.channel and x.seq >= p_low group by x.key) k;
 
     for v_lane in 1 .. cardinality(p_lanes) loop
         exit when cardinality(places) >= p_room;
         v_from := greatest(-p_lows[v_lane], 0);
-        v_after := p_turn;
-        if v_from = 0 then
-            come[v_lane] := (select s.last_value from queued_tasks.turn_seq s);
-            perform queued_tasks.learn_keys(p_lanes[v_lane], p_turn, come[v_lane]);
-        end if;
+        v_anew := v_from = 0;
+        v_known := (select s.last_value from queued_tasks.turn_seq s);
+        v_after := p_turns[v_lane];
         loop
-            v_last := queued_tasks.give_turns(p_lanes[v_lane], v_from, p_turn);
-            v_from := coalesce(v_last, v_from);
-            come[v_lane] := coalesce(v_last, come[v_lane]);
+            -- all of them: one key may have come very often
+            loop
+                v_last := queued_tasks.give_turns(p_lanes[v_lane], v_from, p_turns[v_lane]);
+                v_from := coalesce(v_last, v_from);
+                come[v_lane] := coalesce(v_last, come[v_lane]);
+                if v_last is null and v_anew then
+                    v_anew := false;
+                    come[v_lane] := coalesce(come[v_lane], v_known);
+                    perform queued_tasks.learn_keys(p_lanes[v_lane], p_turns[v_lane], v_known);
+                else
+                    exit when v_last is null or clock_timestamp() > v_until;
+                end if;
+            end loop;
             loop
                 select array_agg(h.place), array_agg(h.key), array_agg(h.low), array_agg(h.room), max(h.seq)
                   into v_turns, v_keys, v_lows, v_rooms, v_turn
@@ -271,7 +276,7 @@ begin
                           from queued_tasks.turn t
                          cross join lateral (
                                select case when t.key = '' then p_room
-                                      else p_gate.key_cap - cardinality(array_positions(v_busy, t.key)) end) r (room)
+                                      else p_gate.key_cap - coalesce((v_busy ->> t.key)::integer, 0) end) r (room)
                          where t.lane = p_lanes[v_lane] and t.seq > v_after and r.room > 0
                          order by t.seq limit p_room - cardinality(places)) h;
                 exit when v_turns is null;
@@ -296,7 +301,9 @@ begin
                 places := places || v_places;
                 ranks := ranks || array_fill(p_ranks[v_lane], array[cardinality(v_places)]);
                 seqs := seqs || array_fill((select min(u.seq) from unnest(v_seqs) u (seq)), array[cardinality(v_places)]);
-                v_busy := v_busy || v_taken;
+                v_busy := v_busy || (
+                    select jsonb_object_agg(k.key, k.count + coalesce((v_busy ->> k.key)::integer, 0))
+                      from (select u.key, count(*) as count from unnest(v_taken) u (key) group by u.key) k);
                 exit when cardinality(places) >= p_room;
             end loop;
             exit when v_last is null or cardinality(places) >= p_room;
@@ -304,16 +311,25 @@ begin
     end loop;
 end $$;
 
--- Whether anything seems to stand in lines of one channel; p_keyed: it has a limit per key, and p_lows are those of in_turn.
-create function queued_tasks.is_lined(p_keyed boolean, p_lanes integer[], p_lows bigint[], p_turn bigint) returns boolean
+-- The low-waters of turns in these lanes of a channel.
+create function queued_tasks.turns_of(p_state queued_tasks.gate_state, p_lanes integer[]) returns bigint[]
+language sql immutable
+as $$
+    select array_agg(coalesce((p_state.turns ->> l.lane::text)::bigint, 0) order by l.place)
+      from unnest(p_lanes) with ordinality l (lane, place)
+$$;
+
+-- Whether anything seems to stand in lines of one channel; p_keyed: it has a limit per key, so p_lows and p_turns are as
+-- in_turn wants them.
+create function queued_tasks.is_lined(p_keyed boolean, p_lanes integer[], p_lows bigint[], p_turns bigint[]) returns boolean
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-    return exists (select from unnest(p_lanes, p_lows) l (lane, low)
+    return exists (select from unnest(p_lanes, p_lows, p_turns) l (lane, low, turn)
                     where case when p_keyed and l.low < 0
-                               then exists (select from queued_tasks.turn t where t.lane = l.lane and t.seq > p_turn offset 0)
+                               then exists (select from queued_tasks.turn t where t.lane = l.lane and t.seq > l.turn offset 0)
                                     or exists (select from queued_tasks.newcomer n
                                                 where n.lane = l.lane and n.seq > -l.low offset 0)
                                else exists (select from queued_tasks.bundle y
@@ -335,6 +351,7 @@ declare
     v_line  record;
     v_gate  queued_tasks.gate;
     v_state queued_tasks.gate_state;
+    v_last  bigint;
     v_room  integer;
     v_level float8;
     v_head  record;
@@ -354,9 +371,19 @@ begin
         select * into v_gate from queued_tasks.gate g where g.channel = v_line.channel;
         continue when v_gate.paused or v_gate.cap = 0;
         select * into v_state from queued_tasks.gate_state s where s.channel = v_gate.channel order by s.version desc limit 1;
-        continue when not queued_tasks.is_lined(v_gate.key_cap is not null, v_line.lanes, v_line.lows, coalesce(v_state.turn, 0));
         -- a full channel is seen without its lock: who makes room in it says so
         continue when queued_tasks.cap_room(v_gate, p_server, coalesce(v_state.low, 0), p_limit) <= 0;
+        v_last := (select s.last_value from queued_tasks.turn_seq s);
+        if not queued_tasks.is_lined(v_gate.key_cap is not null, v_line.lanes, v_line.lows,
+                                     queued_tasks.turns_of(v_state, v_line.lanes)) then
+            if v_gate.key_cap is not null then
+                -- who looked from the start has seen that there is nothing to learn
+                keyed := keyed || v_line.lanes;
+                come := come || array(select case when l.low >= 0 then v_last end
+                                        from unnest(v_line.lows) with ordinality l (low, place) order by l.place);
+            end if;
+            continue;
+        end if;
 
         perform pg_advisory_xact_lock(hashtextextended('queued_tasks.gate ' || v_gate.channel, 0));
         select * into v_state from queued_tasks.gate_state s where s.channel = v_gate.channel order by s.version desc limit 1;
@@ -386,7 +413,8 @@ begin
             select * into v_head from queued_tasks.in_order(v_line.lanes, v_line.ranks, v_line.lows, v_room);
         else
             select * into v_head from queued_tasks.in_turn(v_gate, v_line.lanes, v_line.ranks, v_line.lows,
-                                                           coalesce(v_state.turn, 0), coalesce(v_state.low, 0), v_room);
+                                                           queued_tasks.turns_of(v_state, v_line.lanes),
+                                                           coalesce(v_state.low, 0), v_room);
             keyed := keyed || v_line.lanes;
             come := come || v_head.come;
         end if;
@@ -413,10 +441,11 @@ begin
                         cross join lateral (select n.channel from queued_tasks.lane n where n.id = l.lane offset 0) n
                          left join lateral (select h.paused or h.cap = 0 as closed, h.key_cap is not null as keyed
                                               from queued_tasks.gate h where h.channel = n.channel offset 0) g on true
-                         left join lateral (select s.turn from queued_tasks.gate_state s
-                                             where s.channel = n.channel order by s.version desc limit 1) s on true
+                         left join lateral (select s from queued_tasks.gate_state s
+                                             where s.channel = n.channel order by s.version desc limit 1) s (state) on true
                         where g.closed is not true
-                          and queued_tasks.is_lined(coalesce(g.keyed, false), array[l.lane], array[l.low], coalesce(s.turn, 0)));
+                          and queued_tasks.is_lined(coalesce(g.keyed, false), array[l.lane], array[l.low],
+                                                    queued_tasks.turns_of(s.state, array[l.lane])));
     end if;
     perform pg_advisory_xact_lock_shared(hashtextextended('queued_tasks.claim', 0)); -- it may untie bundles
     select * into v_limited from queued_tasks.let_through(p_server, p_lanes, p_ranks, p_lows, 1);
@@ -427,9 +456,9 @@ begin
                     where l.lane <> all (v_limited.closed));
 end $$;
 
--- Keys of a channel, of which a claim has taken these tasks from these lanes, go behind all others, if any of theirs are
--- left; p_turn and p_low are the low-waters of turns and tokens. Returns the next one of turns.
-create function queued_tasks.pass_turns(p_channel text, p_lanes integer[], p_ids uuid[], p_turn bigint, p_low bigint)
+-- The keys of which a claim has taken these tasks, from one lane of a channel, go behind all others there, if any of theirs
+-- are left; p_turn and p_low are the low-waters of turns and tokens. Returns the next one of turns.
+create function queued_tasks.pass_turns(p_gate queued_tasks.gate, p_lane integer, p_ids uuid[], p_turn bigint, p_low bigint)
 returns bigint
 language plpgsql
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -440,44 +469,44 @@ declare
     v_last  bigint;
 begin
     with served as materialized (
-        select distinct u.lane, t.key
-          from unnest(p_lanes, p_ids) u (lane, id)
-         cross join lateral (select coalesce(k.key, '') as key from queued_tasks.task k
-                              where k.id = u.id and k.channel = p_channel offset 0) t
+        select distinct coalesce(t.key, '') as key
+          from unnest(p_ids) u (id)
+         cross join lateral (select k.key from queued_tasks.task k where k.id = u.id offset 0) t
     ), had as materialized (
-        select s.lane, s.key, t.place, t.seq, t.low
+        select s.key, t.place, t.seq, t.low
           from served s
          cross join lateral (select x.ctid as place, x.seq, x.low from queued_tasks.turn x
-                              where x.lane = s.lane and x.key = s.key and x.seq > p_turn order by x.seq limit 1) t
+                              where x.lane = p_lane and x.key = s.key and x.seq > p_turn order by x.seq limit 1) t
     ), gone as (
         delete from queued_tasks.turn t where t.ctid = any (array(select h.place from had h))
     )
     insert into queued_tasks.turn (lane, key, low)
-    select h.lane, h.key, y.seq - 1
+    select p_lane, h.key, y.seq - 1
       from had h
      cross join lateral (select b.seq from queued_tasks.bundle b
-                          where b.lane = h.lane and b.key = h.key and b.seq > h.low order by b.seq limit 1) y
+                          where b.lane = p_lane and b.key = h.key and b.seq > h.low order by b.seq limit 1) y
      order by h.seq;
 
-    select min(t.seq) into v_first
-      from queued_tasks.lane l
-     cross join lateral (select x.seq from queued_tasks.turn x
-                          where x.lane = l.id and x.seq > p_turn order by x.seq limit 1) t
-     where l.channel = p_channel;
+    select t.seq into v_first from queued_tasks.turn t
+     where t.lane = p_lane and t.seq > p_turn order by t.seq limit 1;
     select s.last_value into v_last from queued_tasks.turn_seq s;
-    -- One that may not start for long, or in whose lane nobody takes anything, must not make others walk over all that had
-    -- their turns meanwhile.
     if v_last - v_first > 20000 then
-        update queued_tasks.turn t set seq = default
-         where t.ctid = any (array(
-               select x.ctid
-                 from queued_tasks.lane l
-                cross join lateral (select y.ctid, y.key from queued_tasks.turn y
-                                     where y.lane = l.id and y.seq > p_turn order by y.seq limit 100) x
-                where l.channel = p_channel
-                  and (l.id <> all (p_lanes)
-                       or exists (select from queued_tasks.token k
-                                   where k.channel = p_channel and k.seq >= p_low and k.key = x.key))));
+        -- Keys that may not start for long must not make others walk over all that had their turns meanwhile.
+        with first as materialized (
+            select x.ctid as place, x.key from queued_tasks.turn x
+             where x.lane = p_lane and x.seq > p_turn order by x.seq limit 100
+        ), gone as (
+            delete from queued_tasks.turn t
+             where t.ctid = any (array(
+                   select f.place from first f
+                    where f.key <> '' and f.key in (
+                          select k.key from queued_tasks.token k
+                           where k.channel = p_gate.channel and k.seq >= p_low
+                           group by k.key having count(*) >= p_gate.key_cap)))
+            returning t.seq, t.key, t.low
+        )
+        insert into queued_tasks.turn (lane, key, low)
+        select p_lane, g.key, g.low from gone g order by g.seq;
     end if;
     return coalesce(v_first - 1, v_last);
 end $$;
@@ -516,11 +545,16 @@ begin
         select min(k.seq) into v_low from queued_tasks.token k
          where k.channel = v_gate.channel and k.seq >= coalesce(v_state.low, 0);
         delete from queued_tasks.gate_state s where s.ctid = v_place;
-        insert into queued_tasks.gate_state (channel, version, level, at, low, turn)
+        insert into queued_tasks.gate_state (channel, version, level, at, low, turns)
         values (v_gate.channel, coalesce(v_state.version, 0) + 1,
                 queued_tasks.rate_room(v_gate, v_state.level, v_state.at) - v_taken.count, clock_timestamp(), v_low,
-                case when v_gate.key_cap is null then 0
-                     else queued_tasks.pass_turns(v_gate.channel, p_lanes, p_ids, coalesce(v_state.turn, 0), v_low) end);
+                coalesce(v_state.turns, '{}') || (
+                select coalesce(jsonb_object_agg(l.lane, queued_tasks.pass_turns(v_gate, l.lane, l.ids, l.turn, v_low)), '{}')
+                  from (select u.lane, array_agg(u.id) as ids, coalesce((v_state.turns ->> u.lane::text)::bigint, 0) as turn
+                          from unnest(p_lanes, p_ids) u (lane, id)
+                          join queued_tasks.lane n on n.id = u.lane
+                         where n.channel = v_gate.channel and v_gate.key_cap is not null
+                         group by u.lane) l));
         -- One that runs for long must not make the count walk over all that came and went meanwhile.
         if currval('queued_tasks.token_seq') - v_low > 20000 then
             update queued_tasks.token k set seq = default
@@ -584,8 +618,8 @@ begin
     end if;
     v_lanes := array(select l.id from queued_tasks.lane l where l.channel = p_channel);
     if p_key_cap is null then
-        delete from queued_tasks.turn t where t.lane = any (v_lanes);
         delete from queued_tasks.newcomer n where n.lane = any (v_lanes);
+        delete from queued_tasks.turn t where t.lane = any (v_lanes);
     elsif not exists (select from queued_tasks.gate g where g.channel = p_channel and g.key_cap is not null) then
         perform queued_tasks.find_keys(v_lanes, 0, '', null);
     end if;
@@ -645,7 +679,8 @@ begin
     return v_count;
 end $$;
 
--- Tokens of tasks that no lease holds, should there ever be any. Returns how many.
+-- Remove tokens of tasks that no lease holds, should there ever be any, and newcomers that nobody waits for. Returns how many
+-- tokens there were.
 create function queued_tasks.sweep_tokens() returns integer
 language plpgsql as $$
 declare
@@ -654,6 +689,11 @@ begin
     if not queued_tasks.begin_duty('sweep') then
         return 0;
     end if;
+    -- of who did not know yet that a limit per key was lifted
+    delete from queued_tasks.newcomer n
+     where n.lane = any (array(select l.id from queued_tasks.lane l
+                                where not exists (select from queued_tasks.gate g
+                                                   where g.channel = l.channel and g.key_cap is not null offset 0)));
     select array_agg(k.id) into v_ids from queued_tasks.token k
      where not exists (select from queued_tasks.lease l where l.id = k.lease and k.id = any (l.ids));
     if v_ids is null then

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from queued_tasks.runtime.ids import new_id
 from queued_tasks.runtime.store.lanes import Lane
+from queued_tasks.runtime.task import LeaseId
 from tests.limits import ids, limit
 from tests.store import Store, ended, new_task
 
@@ -13,6 +15,11 @@ async def only_lane(store: Store) -> Lane:
     await store.tasks.lanes.refresh()
     (lane,) = store.tasks.lanes
     return lane
+
+
+async def low_of_turns(store: Store, lane: int) -> int:
+    turns = "select (turns ->> $1::text)::bigint from queued_tasks.gate_state order by version desc limit 1"
+    return int(await store.value(turns, str(lane)))
 
 
 def look_back(store: Store) -> None:
@@ -298,7 +305,22 @@ async def test_keys_that_may_not_start_leave_the_others_short_ways(store: Store)
     await store.settle(server, ended(claimed))
     await store.add(1, channel="mail", key="b")
     await store.claim_one(server)
-    assert await store.value("select turn from queued_tasks.gate_state order by version desc limit 1") > 50_000
+    assert await low_of_turns(store, (await only_lane(store)).id) > 50_000
+
+
+async def test_keys_keep_their_turns_however_many_others_had_theirs_meanwhile(store: Store) -> None:
+    await limit(store, "/key:2")
+    server = await store.server()
+    for key in "abcde":
+        await store.add(9, channel="mail", key=key)
+    assert len(await store.claim(server, 1)) == 1  # so one of a runs all the time
+    seen = ""
+    for no in range(1, 26):
+        await store.value("select setval('queued_tasks.turn_seq', $1)", no * 50_000)
+        (claimed,) = await store.claim(server, 1)
+        seen += await store.value("select key from queued_tasks.task where id = $1", claimed.id)
+        await store.settle(server, ended(claimed))
+    assert seen == "bcdea" * 5
 
 
 async def test_keys_in_a_lane_from_which_nobody_takes_leave_the_others_short_ways(store: Store) -> None:
@@ -308,9 +330,56 @@ async def test_keys_in_a_lane_from_which_nobody_takes_leave_the_others_short_way
     await store.settle(server, ended(await store.claim_one(server)))
     await store.value("select setval('queued_tasks.turn_seq', 50000)")
     urgent = await store.one(channel="mail", key="b", priority=5)
-    assert ids(await store.claim(server, 1)) == [urgent.id]
-    assert await store.value("select min(seq) from queued_tasks.turn") > 50_000
+    (claimed,) = await store.claim(server, 1)
+    assert claimed.id == urgent.id
+    assert await low_of_turns(store, claimed.lane) > 50_000
     assert len(await store.claim(server)) == 1
+
+
+async def test_a_key_has_its_turn_however_often_another_one_has_come(store: Store) -> None:
+    await limit(store, "1/key:1")
+    server = await store.server()
+    await store.add(3, channel="mail", key="a")
+    lane = (await only_lane(store)).id
+    flood = "insert into queued_tasks.newcomer (lane, key, first) select $1, 'a', 64 from generate_series(1, 3500)"
+    await store.rows(flood, lane)
+    task = await store.one(channel="mail", key="b")
+    await store.settle(server, ended(await store.claim_one(server)))
+    assert ids(await store.claim(server)) == [task.id]
+
+
+async def test_a_full_pass_comes_through_where_there_is_room_or_nothing_stands(store: Store) -> None:
+    await limit(store, "1/key:1")
+    server = await store.server()
+    await store.add(2, channel="mail", key="a")
+    lane = await only_lane(store)
+
+    async def low() -> int | None:
+        claim = await store.tasks.claim(server, LeaseId(new_id()), [(lane, 0, 0)], 10)
+        await store.settle(server, *(ended(it) for it in claim.tasks[:done]))
+        return claim.lows.get(lane.id)
+
+    done = 0
+    assert await low() is not None
+    assert await low() is None, "the channel is full: it has seen nothing"
+    await limit(store, "5/key:5")
+    done = 1
+    assert await low() is not None
+    assert await low() is not None, "there is nothing left to be seen"
+
+
+async def test_newcomers_of_a_limit_that_was_lifted_meanwhile_are_swept(store: Store) -> None:
+    await limit(store, "/key:1")
+    other = await store.another()
+    await other.tasks.lanes.ensure([new_task(channel="mail")])
+    await other.begin()
+    await other.one(channel="mail", key="a")
+    await limit(store, "none")
+    await other.commit()
+    assert await store.count("newcomer") == 1
+    await store.upkeep.sweep_tokens()
+    assert await store.count("newcomer") == 0
+    assert len(await store.claim(await store.server())) == 1
 
 
 async def test_who_has_no_room_sees_whether_a_key_may_start(store: Store) -> None:
