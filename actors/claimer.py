@@ -271,7 +271,7 @@ class Claimer(Actor[ClaimerMessage]):
         reach = kind.outlook.reach(began, nearly_empty=True)
         kind.waits = bool(lanes) and await self._store.is_claimable(
             self._server,
-            [(lane, ranks[lane.id], self._start(lane, reach, began)) for lane in lanes],
+            [(lane, ranks[lane.id], self._start(lane, reach, began, claims=False)) for lane in lanes],
             soon=not kind.rooms,
         )
         ended = time.monotonic()
@@ -304,8 +304,8 @@ class Claimer(Actor[ClaimerMessage]):
             if lane.sync == sync and self._intake.takes(lane.channel) and self._known.takes(lane)
         ]
 
-    def _start(self, lane: Lane, reach: float, now: float) -> int:
-        return self._lines.setdefault(lane.id, Line()).start(reach, now)
+    def _start(self, lane: Lane, reach: float, now: float, *, claims: bool = True) -> int:
+        return self._lines.setdefault(lane.id, Line()).start(reach, now, claims=claims)
 
     def _place(self, lease: UUID, claimed: list[Claimed], kind: Kind) -> None:
         # The settler has to know of the lease before any of its attempts can end.

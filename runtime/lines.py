@@ -30,7 +30,7 @@ class Line:
 
     Where keys take turns it is that of their newcomers instead, and shown below zero: neither is of use for the other,
     so all is forgotten when the channel gets a limit per key, or loses it. Zero has a claim look for keys in the line,
-    too: only a full pass shows that, and goes on to until one has come through, for nothing else would find them.
+    too: only a full pass shows that, and claims go on to until one has come through, for nothing else would find them.
     """
 
     low: int = 0
@@ -40,16 +40,17 @@ class Line:
     _long_at: float = 0.0  # when a look reached VERY_LATE
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
 
-    def start(self, reach: float, now: float) -> int:
-        """Above which number to read now; `reach` as a `LookBack` says."""
+    def start(self, reach: float, now: float, *, claims: bool = True) -> int:
+        """Above which number to read now; `reach` as a `LookBack` says. `claims`: `taken` will be told what comes of it."""
         self._mark(now)
         low = self.low
         if reach:
             low = min(low, self._before((self._looked_at if reach < VERY_LATE else self._long_at) - reach))
         if not self._keyed:
             return low
-        self._owed |= reach == math.inf
-        return 0 if self._owed else -max(low, 1)
+        full = reach == math.inf
+        self._owed |= full and claims
+        return 0 if full or (self._owed and claims) else -max(low, 1)
 
     def taken(self, seq: int, reach: float, began: float) -> None:
         """A claim that read from `start` took what it found up to `seq`, 0 where that was in the turn of its key."""

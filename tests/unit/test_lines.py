@@ -78,8 +78,11 @@ def test_a_full_pass_is_owed_until_its_channel_has_let_one_through() -> None:
     assert [line.start(reach, 11.0) for reach in (0.0, math.inf, 0.0, LATE)] == [-300, 0, 0, 0]
     line.taken(0, 0.0, 12.0)
     assert line.start(0.0, 12.0) == 0
+    assert line.start(0.0, 12.0, claims=False) == -300
     line.taken(-300, 0.0, 13.0)
     assert line.start(0.0, 13.0) == -300
+    assert line.start(math.inf, 13.0, claims=False) == 0
+    assert line.start(0.0, 13.0) == -300, "nobody would ever hear what came of that look"
 
 
 def test_a_channel_that_gets_a_limit_per_key_or_loses_it_is_read_from_the_start() -> None:

@@ -256,17 +256,18 @@ begin
         v_known := (select s.last_value from queued_tasks.turn_seq s);
         v_after := p_turns[v_lane];
         loop
-            -- all of them: one key may have come very often
+            -- all that are there: one key may have come very often
             loop
                 v_last := queued_tasks.give_turns(p_lanes[v_lane], v_from, p_turns[v_lane]);
                 v_from := coalesce(v_last, v_from);
                 come[v_lane] := coalesce(v_last, come[v_lane]);
-                if v_last is null and v_anew then
+                if v_anew and (v_last is null or v_from >= v_known) then
                     v_anew := false;
                     come[v_lane] := coalesce(come[v_lane], v_known);
                     perform queued_tasks.learn_keys(p_lanes[v_lane], p_turns[v_lane], v_known);
+                    v_known := (select s.last_value from queued_tasks.turn_seq s);
                 else
-                    exit when v_last is null or clock_timestamp() > v_until;
+                    exit when v_last is null or v_from >= v_known or clock_timestamp() > v_until;
                 end if;
             end loop;
             loop
@@ -306,8 +307,11 @@ begin
                       from (select u.key, count(*) as count from unnest(v_taken) u (key) group by u.key) k);
                 exit when cardinality(places) >= p_room;
             end loop;
-            exit when v_last is null or cardinality(places) >= p_room;
+            exit when v_last is null or v_from >= v_known or cardinality(places) >= p_room;
         end loop;
+        if v_anew then
+            come[v_lane] := null;  -- there were too many to look for keys in the line as well
+        end if;
     end loop;
 end $$;
 
@@ -377,9 +381,10 @@ begin
         if not queued_tasks.is_lined(v_gate.key_cap is not null, v_line.lanes, v_line.lows,
                                      queued_tasks.turns_of(v_state, v_line.lanes)) then
             if v_gate.key_cap is not null then
-                -- who looked from the start has seen that there is nothing to learn
+                -- Who looked from the start has seen that there is nothing to learn, unless somebody may still be adding tasks
+                -- who does not know of the limit.
                 keyed := keyed || v_line.lanes;
-                come := come || array(select case when l.low >= 0 then v_last end
+                come := come || array(select case when l.low = 0 and v_gate.changed_at < now() - interval '1 minute' then v_last end
                                         from unnest(v_line.lows) with ordinality l (low, place) order by l.place);
             end if;
             continue;
@@ -684,19 +689,18 @@ end $$;
 create function queued_tasks.sweep_tokens() returns integer
 language plpgsql as $$
 declare
-    v_ids uuid[];
+    v_ids   uuid[];
+    v_lanes integer[];
 begin
     if not queued_tasks.begin_duty('sweep') then
         return 0;
     end if;
-    -- of who did not know yet that a limit per key was lifted
-    delete from queued_tasks.newcomer n
-     where n.lane = any (array(select l.id from queued_tasks.lane l
-                                where not exists (select from queued_tasks.gate g
-                                                   where g.channel = l.channel and g.key_cap is not null offset 0)));
     select array_agg(k.id) into v_ids from queued_tasks.token k
      where not exists (select from queued_tasks.lease l where l.id = k.lease and k.id = any (l.ids));
-    if v_ids is null then
+    select array_agg(l.id) into v_lanes from queued_tasks.lane l
+     where not exists (select from queued_tasks.gate g where g.channel = l.channel and g.key_cap is not null)
+       and exists (select from queued_tasks.newcomer n where n.lane = l.id offset 0);
+    if v_ids is null and v_lanes is null then
         return 0;
     end if;
     -- a claim that is under way has its tokens and its lease at once
@@ -704,5 +708,11 @@ begin
     delete from queued_tasks.token k
      where k.id = any (v_ids)
        and not exists (select from queued_tasks.lease l where l.id = k.lease and k.id = any (l.ids));
-    return cardinality(v_ids);
+    -- of who did not know yet that a limit per key was lifted
+    delete from queued_tasks.newcomer n
+     where n.lane = any (v_lanes)
+       and not exists (select from queued_tasks.lane l
+                         join queued_tasks.gate g on g.channel = l.channel
+                        where l.id = n.lane and g.key_cap is not null);
+    return coalesce(cardinality(v_ids), 0);
 end $$;

@@ -365,6 +365,8 @@ async def test_a_full_pass_comes_through_where_there_is_room_or_nothing_stands(s
     await limit(store, "5/key:5")
     done = 1
     assert await low() is not None
+    assert await low() is None, "somebody may still add tasks who knows of no limit"
+    await store.value("update queued_tasks.gate set changed_at = now() - interval '61 seconds' returning 1")
     assert await low() is not None, "there is nothing left to be seen"
 
 
@@ -376,10 +378,29 @@ async def test_newcomers_of_a_limit_that_was_lifted_meanwhile_are_swept(store: S
     await other.one(channel="mail", key="a")
     await limit(store, "none")
     await other.commit()
-    assert await store.count("newcomer") == 1
+    await limit(store, "/key:1", "other")
+    await store.one(channel="other", key="a")
+    assert await store.count("newcomer") == 2
     await store.upkeep.sweep_tokens()
-    assert await store.count("newcomer") == 0
-    assert len(await store.claim(await store.server())) == 1
+    assert await store.rows(
+        "select l.channel from queued_tasks.newcomer n join queued_tasks.lane l on l.id = n.lane"
+    ) == ["other"]
+    assert len(await store.claim(await store.server())) == 2
+
+
+async def test_a_low_water_of_a_plain_line_is_no_look_from_its_start(store: Store) -> None:
+    server, other = await store.server(), await store.another()
+    await other.tasks.lanes.ensure([new_task(channel="mail")])
+    await other.begin()
+    late = await other.one(channel="mail", key="a")
+    await store.add(1, channel="mail")
+    (claimed,) = await store.claim(server)
+    await limit(store, "/key:1")
+    await store.value("update queued_tasks.gate set changed_at = now() - interval '61 seconds' returning 1")
+    await other.commit()
+    assert await store.claim(server, low=claimed.seq) == []
+    assert store.lows == {}
+    assert ids(await store.claim(server)) == [late.id]
 
 
 async def test_who_has_no_room_sees_whether_a_key_may_start(store: Store) -> None:
