@@ -41,7 +41,7 @@ class Line:
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_MOST_MARKS))
 
     def start(self, reach: float, now: float, *, claims: bool = True) -> int:
-        """Above which number to read now; `reach` as a `LookBack` says. `claims`: `taken` will be told what comes of it."""
+        """Above which number to read now; `reach` as a `LookBack` says. `claims`: `taken` is told what comes of it."""
         self._mark(now)
         low = self.low
         if reach:
