@@ -356,6 +356,7 @@ declare
     v_gate  queued_tasks.gate;
     v_state queued_tasks.gate_state;
     v_last  bigint;
+    v_old   boolean;
     v_room  integer;
     v_level float8;
     v_head  record;
@@ -381,10 +382,11 @@ begin
         if not queued_tasks.is_lined(v_gate.key_cap is not null, v_line.lanes, v_line.lows,
                                      queued_tasks.turns_of(v_state, v_line.lanes)) then
             if v_gate.key_cap is not null then
-                -- Who looked from the start has seen that there is nothing to learn, unless somebody may still be adding tasks
-                -- who does not know of the limit.
+                -- Who looked from the start has seen that there is nothing to learn, unless somebody may still be adding
+                -- tasks who does not know of the limit.
                 keyed := keyed || v_line.lanes;
-                come := come || array(select case when l.low = 0 and v_gate.changed_at < now() - interval '1 minute' then v_last end
+                v_old := v_gate.changed_at < now() - interval '1 minute';
+                come := come || array(select case when l.low = 0 and v_old then v_last end
                                         from unnest(v_line.lows) with ordinality l (low, place) order by l.place);
             end if;
             continue;
